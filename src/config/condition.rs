@@ -1,0 +1,322 @@
+//! `when` and `unless`: what a rule asks about the session.
+
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use super::diagnostic::At;
+use super::diagnostic::Diagnostic;
+use super::diagnostic::Diagnostics;
+use super::diagnostic::Place;
+use super::document::Fields;
+use super::document::Node;
+use super::document::Value;
+use super::list;
+use super::pattern::AddressPattern;
+use super::pattern::DomainPattern;
+use super::units::Comparison;
+use super::units::Size;
+use crate::facts::Fact;
+
+/// A condition as written.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// Every one of them holds; an empty one always does.
+    All(Vec<Self>),
+    /// At least one of them holds.
+    Any(Vec<Self>),
+    /// A fact and what is asked of it.
+    Fact(Box<At<Question>>),
+    /// It does not hold.
+    Not(Box<Self>),
+}
+
+impl Condition {
+    /// The condition that always holds.
+    #[must_use]
+    pub const fn always() -> Self {
+        Self::All(Vec::new())
+    }
+
+    /// Every question in it, each with whether it stands under no `not`.
+    pub fn for_each<'a>(&'a self, positive: bool, visit: &mut impl FnMut(&'a At<Question>, bool)) {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.for_each(positive, visit)),
+            Self::Fact(question) => visit(question, positive),
+            Self::Not(part) => part.for_each(!positive, visit),
+        }
+    }
+}
+
+/// What is asked of one fact.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// Authenticated or not.
+    Authenticated(bool),
+    /// In one of these networks.
+    Client(Values<IpNet>),
+    /// Called one of these.
+    ClientName(Values<DomainPattern>),
+    /// Less free than this.
+    DiskFree {
+        /// A file or directory of the file system.
+        path: PathBuf,
+        /// In octets.
+        below: u64,
+    },
+    /// Calls itself one of these.
+    Helo(Values<DomainPattern>),
+    /// Came in at one of these.
+    Listener(Vec<String>),
+    /// Logged in as one of these.
+    Login(Values<String>),
+    /// The recipient stands in one of these lists.
+    OverQuota(Values<AddressPattern>),
+    /// Came in at one of these ports.
+    Port(Vec<u16>),
+    /// The recipient is one of these.
+    Recipient(Values<AddressPattern>),
+    /// So many recipients.
+    Recipients(Comparison),
+    /// The sender is one of these.
+    Sender(Values<AddressPattern>),
+    /// The sender's domain is one of these.
+    SenderDomain(Values<DomainPattern>),
+    /// The sender does not stand behind the login in this list.
+    SenderLoginMismatch(Vec<At<String>>),
+    /// So large.
+    Size(Comparison),
+    /// Encrypted or not.
+    Tls(bool),
+}
+
+impl Question {
+    /// What it asks about.
+    #[must_use]
+    pub const fn fact(&self) -> Fact {
+        match self {
+            Self::Authenticated(_) => Fact::Authenticated,
+            Self::Client(_) => Fact::Client,
+            Self::ClientName(_) => Fact::ClientName,
+            Self::DiskFree { .. } => Fact::DiskFree,
+            Self::Helo(_) => Fact::Helo,
+            Self::Listener(_) => Fact::Listener,
+            Self::Login(_) => Fact::Login,
+            Self::OverQuota(_) => Fact::OverQuota,
+            Self::Port(_) => Fact::Port,
+            Self::Recipient(_) => Fact::Recipient,
+            Self::Recipients(_) => Fact::Recipients,
+            Self::Sender(_) => Fact::Sender,
+            Self::SenderDomain(_) => Fact::SenderDomain,
+            Self::SenderLoginMismatch(_) => Fact::SenderLoginMismatch,
+            Self::Size(_) => Fact::Size,
+            Self::Tls(_) => Fact::Tls,
+        }
+    }
+
+    /// Whether it holds by matching an entry, written in place or in a list.
+    #[must_use]
+    pub const fn names_values(&self) -> bool {
+        match self {
+            Self::Client(_)
+            | Self::ClientName(_)
+            | Self::Helo(_)
+            | Self::Login(_)
+            | Self::OverQuota(_)
+            | Self::Recipient(_)
+            | Self::Sender(_)
+            | Self::SenderDomain(_) => true,
+            Self::Authenticated(_)
+            | Self::DiskFree { .. }
+            | Self::Listener(_)
+            | Self::Port(_)
+            | Self::Recipients(_)
+            | Self::SenderLoginMismatch(_)
+            | Self::Size(_)
+            | Self::Tls(_) => false,
+        }
+    }
+}
+
+/// Values that stand for themselves, and names of lists.
+#[derive(Clone, Debug)]
+pub struct Values<T> {
+    /// Written in place.
+    pub inline: Vec<T>,
+    /// Written as `@name`; without the `@`.
+    pub lists: Vec<At<String>>,
+}
+
+/// Reads a `when`, an `unless` or a part of one.
+pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Condition> {
+    let mut fields = Fields::of(node, diagnostics)?;
+    let mut parts = Vec::new();
+    for fact in Fact::ALL {
+        let Some(node) = fields.take(fact.name()) else {
+            continue;
+        };
+        let place = node.place.clone();
+        if let Some(value) = question(fact, node, diagnostics) {
+            parts.push(Condition::Fact(Box::new(At { value, place })));
+        }
+    }
+    if let Some(node) = fields.take("any") {
+        report_empty(&node, diagnostics);
+        let any: Vec<_> = node.one_or_more().into_iter().filter_map(|node| read(node, diagnostics)).collect();
+        parts.push(Condition::Any(any));
+    }
+    if let Some(part) = fields.take("not").and_then(|node| read(node, diagnostics)) {
+        parts.push(Condition::Not(Box::new(part)));
+    }
+    fields.finish(diagnostics);
+    Some(Condition::All(parts))
+}
+
+fn question(fact: Fact, node: Node, diagnostics: &mut Diagnostics) -> Option<Question> {
+    let question = match fact {
+        Fact::Authenticated => Question::Authenticated(node.boolean(diagnostics)?),
+        Fact::Client => Question::Client(values(node, list::network, diagnostics)),
+        Fact::ClientName => Question::ClientName(values(node, str::parse, diagnostics)),
+        Fact::DiskFree => disk_free(node, diagnostics)?,
+        Fact::Helo => Question::Helo(values(node, str::parse, diagnostics)),
+        Fact::Listener => Question::Listener(listeners(node, diagnostics)),
+        Fact::Login => Question::Login(values(node, list::login, diagnostics)),
+        Fact::OverQuota => Question::OverQuota(values(node, str::parse, diagnostics)),
+        Fact::Port => Question::Port(ports(node, diagnostics)),
+        Fact::Recipient => Question::Recipient(values(node, not_null, diagnostics)),
+        Fact::Recipients => Question::Recipients(comparison(
+            node,
+            "a comparison such as \"> 100\"",
+            |text| text.parse().ok(),
+            1,
+            diagnostics,
+        )?),
+        Fact::Sender => Question::Sender(values(node, str::parse, diagnostics)),
+        Fact::SenderDomain => Question::SenderDomain(values(node, str::parse, diagnostics)),
+        Fact::SenderLoginMismatch => Question::SenderLoginMismatch(only_lists(node, diagnostics)),
+        Fact::Size => Question::Size(comparison(
+            node,
+            "a comparison such as \"> 25 MiB\"",
+            |text| text.parse::<Size>().ok().map(|size| size.0),
+            0,
+            diagnostics,
+        )?),
+        Fact::Tls => Question::Tls(node.boolean(diagnostics)?),
+    };
+    Some(question)
+}
+
+fn values<T, E: ToString>(
+    node: Node,
+    parse: impl Fn(&str) -> Result<T, E>,
+    diagnostics: &mut Diagnostics,
+) -> Values<T> {
+    let mut values = Values { inline: Vec::new(), lists: Vec::new() };
+    report_empty(&node, diagnostics);
+    for node in node.one_or_more() {
+        let Some(text) = node.string("a string", diagnostics) else {
+            continue;
+        };
+        if let Some(name) = text.value.strip_prefix('@') {
+            values.lists.push(At { value: name.to_owned(), place: text.place });
+            continue;
+        }
+        match parse(text.value.trim()) {
+            Ok(value) => values.inline.push(value),
+            Err(error) => diagnostics.push(Diagnostic::error(text.place, error.to_string())),
+        }
+    }
+    values
+}
+
+/// A recipient is never `<>`.
+fn not_null(text: &str) -> Result<AddressPattern, String> {
+    match text.parse() {
+        Ok(AddressPattern::Null) => Err("`<>` is never a recipient; this can never hold".to_owned()),
+        Ok(pattern) => Ok(pattern),
+        Err(error) => Err(format!("{error}")),
+    }
+}
+
+fn only_lists(node: Node, diagnostics: &mut Diagnostics) -> Vec<At<String>> {
+    let place = node.place.clone();
+    let values = values(node, |text| Err::<(), _>(format!("expected \"@list\", found \"{text}\"")), diagnostics);
+    if values.lists.len() > 1 {
+        let message = "one list only: a login may use what stands behind it in that list";
+        diagnostics.push(Diagnostic::error(place, message));
+    }
+    values.lists
+}
+
+fn listeners(node: Node, diagnostics: &mut Diagnostics) -> Vec<String> {
+    report_empty(&node, diagnostics);
+    let strings = node.one_or_more().into_iter().filter_map(|node| node.string("a name", diagnostics));
+    strings.map(|name| name.value).collect()
+}
+
+fn ports(node: Node, diagnostics: &mut Diagnostics) -> Vec<u16> {
+    report_empty(&node, diagnostics);
+    let mut ports = Vec::new();
+    for node in node.one_or_more() {
+        if let Value::Integer(port @ 1..=65535) = node.value {
+            ports.extend(u16::try_from(port));
+        } else {
+            diagnostics.push(node.expected("a port number from 1 to 65535"));
+        }
+    }
+    ports
+}
+
+fn disk_free(node: Node, diagnostics: &mut Diagnostics) -> Option<Question> {
+    let mut fields = Fields::of(node, diagnostics)?;
+    let path = fields.take("path").and_then(|node| node.string("a path", diagnostics));
+    let below = fields.take("below").and_then(|node| node.parse::<Size>("a size such as \"1 GiB\"", diagnostics));
+    let place = fields.place.clone();
+    fields.finish(diagnostics);
+    let (Some(path), Some(below)) = (path, below) else {
+        let message = "expected { path = \"/var/spool/postfix\", below = \"1 GiB\" }";
+        diagnostics.push(Diagnostic::error(place, message));
+        return None;
+    };
+    if !path.value.starts_with('/') {
+        diagnostics.push(Diagnostic::error(path.place, "expected a path that starts with /"));
+    }
+    Some(Question::DiskFree { path: path.value.into(), below: below.value.0 })
+}
+
+/// A comparison with numbers of at least `least`; one that never or always holds is an error.
+fn comparison(
+    node: Node,
+    expected: &'static str,
+    bound: impl Fn(&str) -> Option<u64>,
+    least: u64,
+    diagnostics: &mut Diagnostics,
+) -> Option<Comparison> {
+    let text = node.string(expected, diagnostics)?;
+    let comparison = match Comparison::parse(&text.value, expected, bound) {
+        Ok(comparison) => comparison,
+        Err(error) => {
+            diagnostics.push(Diagnostic::error(text.place, error.to_string()));
+            return None;
+        }
+    };
+    let holds = (comparison.holds(least), comparison.holds(u64::MAX), comparison.holds(comparison.bound.max(least)));
+    match holds {
+        (false, false, false) => diagnostics.push(never(text.place)),
+        (true, true, true) if comparison.bound <= least => {
+            diagnostics.push(Diagnostic::error(text.place, "this always holds; leave it out"));
+        }
+        _ => {}
+    }
+    Some(comparison)
+}
+
+fn never(place: Place) -> Diagnostic {
+    Diagnostic::error(place, "this can never hold")
+}
+
+fn report_empty(node: &Node, diagnostics: &mut Diagnostics) {
+    if matches!(&node.value, Value::Array(values) if values.is_empty()) {
+        diagnostics.push(never(node.place.clone()).hint("an empty list of values matches nothing"));
+    }
+}

@@ -1,0 +1,131 @@
+//! `[lists.NAME]`: networks, domains, addresses, logins, and the senders each login may use.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+
+use super::diagnostic::At;
+use super::diagnostic::Diagnostic;
+use super::diagnostic::Diagnostics;
+use super::document::Fields;
+use super::document::Node;
+use super::pattern::AddressPattern;
+use super::pattern::DomainPattern;
+
+/// A list as written. One list may hold several kinds of entries.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// What `@name` calls it.
+    pub name: At<String>,
+    /// For `client`.
+    pub networks: Vec<Entry<IpNet>>,
+    /// For `client_name`, `helo`, `sender_domain`, and for addresses.
+    pub domains: Vec<Entry<DomainPattern>>,
+    /// For `sender`, `recipient`, `over_quota`.
+    pub addresses: Vec<Entry<AddressPattern>>,
+    /// For `login`, in lower case.
+    pub logins: Vec<Entry<String>>,
+    /// For `sender_login_mismatch`: a login in lower case, and what it may send as.
+    pub senders: Vec<(String, Vec<AddressPattern>)>,
+}
+
+/// An entry, and what stands behind `#` in its line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Entry<T> {
+    /// What is matched.
+    pub value: T,
+    /// The comment; may be empty.
+    pub comment: String,
+}
+
+pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Option<List> {
+    let mut fields = Fields::of(node, diagnostics)?;
+    let list = List {
+        networks: entries(fields.take("networks"), "a network such as \"192.0.2.0/24\"", network, diagnostics),
+        domains: entries(fields.take("domains"), "a domain", str::parse, diagnostics),
+        addresses: entries(fields.take("addresses"), "an address", str::parse, diagnostics),
+        logins: entries(fields.take("logins"), "a login", login, diagnostics),
+        senders: fields.take("senders").map(|node| senders(node, diagnostics)).unwrap_or_default(),
+        name,
+    };
+    let place = list.name.place.clone();
+    fields.finish(diagnostics);
+    let is_empty = list.networks.is_empty()
+        && list.domains.is_empty()
+        && list.addresses.is_empty()
+        && list.logins.is_empty()
+        && list.senders.is_empty();
+    if is_empty && !diagnostics.has_errors() {
+        let message = format!("list `{}` is empty: no condition on it can hold", list.name.value);
+        diagnostics.push(Diagnostic::warning(place, message));
+    }
+    Some(list)
+}
+
+/// An address or a network; bits below the prefix are an error, since one of the two numbers is then a typing mistake.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let error = || format!("expected an address or a network such as \"192.0.2.0/24\", found \"{text}\"");
+    if let Ok(address) = IpAddr::from_str(text) {
+        return Ok(address.to_canonical().into());
+    }
+    let network = IpNet::from_str(text).map_err(|_| error())?;
+    if network.addr() != network.network() {
+        return Err(format!("\"{text}\" has bits below its prefix; did you mean \"{}\"?", network.trunc()));
+    }
+    Ok(unmapped(network))
+}
+
+/// IPv4-mapped IPv6 is IPv4.
+fn unmapped(network: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = network
+        && let (IpAddr::V4(address), Some(length)) = (network.addr().to_canonical(), v6.prefix_len().checked_sub(96))
+        && let Ok(v4) = IpNet::new(address.into(), length)
+    {
+        return v4;
+    }
+    network
+}
+
+/// Logins are compared without case, so that `Alice` has no second budget.
+pub(super) fn login(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err(format!("expected a login, found \"{}\"", text.escape_default()));
+    }
+    Ok(text.to_lowercase())
+}
+
+fn entries<T, E: ToString>(
+    node: Option<Node>,
+    what: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Entry<T>> {
+    let mut entries = Vec::new();
+    for node in node.into_iter().flat_map(Node::one_or_more) {
+        let Some(text) = node.string(what, diagnostics) else {
+            continue;
+        };
+        let (value, comment) = text.value.split_once(" #").unwrap_or((&text.value, ""));
+        match parse(value.trim()) {
+            Ok(value) => entries.push(Entry { value, comment: comment.trim().to_owned() }),
+            Err(error) => diagnostics.push(Diagnostic::error(text.place, error.to_string())),
+        }
+    }
+    entries
+}
+
+fn senders(node: Node, diagnostics: &mut Diagnostics) -> Vec<(String, Vec<AddressPattern>)> {
+    let Some(fields) = Fields::of(node, diagnostics) else {
+        return Vec::new();
+    };
+    let mut senders = Vec::new();
+    for (name, node) in fields.rest() {
+        let allowed = entries(Some(node), "an address or a domain", str::parse, diagnostics);
+        match login(&name.value) {
+            Ok(login) => senders.push((login, allowed.into_iter().map(|entry| entry.value).collect())),
+            Err(error) => diagnostics.push(Diagnostic::error(name.place, error)),
+        }
+    }
+    senders
+}

@@ -1,0 +1,181 @@
+//! `[server]`, `[http]`, `[log]` and `[policy]`.
+
+use std::time::Duration;
+
+use super::diagnostic::At;
+use super::diagnostic::Diagnostic;
+use super::diagnostic::Diagnostics;
+use super::diagnostic::Place;
+use super::document::Fields;
+use super::document::Node;
+use super::endpoint::Endpoint;
+use super::rule::MODES;
+use super::rule::Mode;
+use super::units::Span;
+use crate::facts::Stage;
+
+/// `[server]`: how MTAs reach us.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// Where to listen; at least one.
+    pub listen: Vec<At<Endpoint>>,
+    /// Permissions of unix sockets.
+    pub socket_mode: u32,
+    /// Group of unix sockets.
+    pub socket_group: Option<At<String>>,
+    /// How many MTA connections at once.
+    pub max_sessions: usize,
+    /// How long one command may take, look-ups included.
+    pub deadline: Duration,
+    /// What an error of ours does to the message.
+    pub on_error: OnError,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let value = Endpoint::Inet { host: "127.0.0.1".to_owned(), port: 8891 };
+        Self {
+            listen: vec![At { value, place: Place::default() }],
+            socket_mode: 0o660,
+            socket_group: None,
+            max_sessions: 10_000,
+            deadline: Duration::from_secs(5),
+            on_error: OnError::Defer,
+        }
+    }
+}
+
+/// What happens to mail that we fail to judge.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OnError {
+    /// It passes.
+    Accept,
+    /// It waits: 451 4.3.0.
+    Defer,
+}
+
+/// `[http]`: metrics and probes.
+#[derive(Clone, Debug, Default)]
+pub struct Http {
+    /// `HOST:PORT`; `None`: no HTTP at all.
+    pub listen: Option<At<String>>,
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    /// For people or for programs.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// `key=value`.
+    #[default]
+    Text,
+}
+
+/// `[policy]`: what holds for all rules.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicySettings {
+    /// Whether the rules are enforced at all.
+    pub mode: Mode,
+    /// The earliest stage at which refusals are spoken.
+    pub answer_at: Stage,
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        Self { mode: Mode::Enforce, answer_at: Stage::Mail }
+    }
+}
+
+/// Sendmail waits 10 seconds for a reply (`milter.c`, T=R).
+const LONGEST_DEADLINE: Duration = Duration::from_secs(9);
+
+pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
+    let mut server = Server::default();
+    let Some(mut fields) = Fields::of(node, diagnostics) else {
+        return server;
+    };
+    if let Some(node) = fields.take("listen") {
+        let place = node.place.clone();
+        let nodes = node.one_or_more();
+        if nodes.is_empty() {
+            diagnostics.push(Diagnostic::error(place, "expected at least one endpoint"));
+        }
+        let endpoints = nodes.into_iter().filter_map(|node| node.parse("an endpoint", diagnostics));
+        server.listen = endpoints.collect();
+    }
+    if let Some(mode) = fields.take("socket_mode").and_then(|node| node.string("a mode", diagnostics)) {
+        match u32::from_str_radix(&mode.value, 8) {
+            Ok(bits) if bits <= 0o777 => server.socket_mode = bits,
+            _ => {
+                let message = format!("expected a mode such as \"0660\", found \"{}\"", mode.value);
+                diagnostics.push(Diagnostic::error(mode.place, message));
+            }
+        }
+    }
+    server.socket_group = fields.take("socket_group").and_then(|node| node.string("a group", diagnostics));
+    if let Some(count) = fields.take("max_sessions").and_then(|node| node.count(diagnostics)) {
+        server.max_sessions = usize::try_from(count).unwrap_or(usize::MAX);
+    }
+    if let Some(deadline) = fields.take("deadline").and_then(|node| node.parse::<Span>("a duration", diagnostics)) {
+        if deadline.value.0.is_zero() || deadline.value.0 > LONGEST_DEADLINE {
+            let hint = "Sendmail waits 10 seconds for a milter's reply";
+            let message = "expected a deadline of more than nothing and at most 9s";
+            diagnostics.push(Diagnostic::error(deadline.place, message).hint(hint));
+        }
+        server.deadline = deadline.value.0;
+    }
+    let choices = [("defer", OnError::Defer), ("accept", OnError::Accept)];
+    if let Some(on_error) = fields.take("on_error").and_then(|node| node.choice(&choices, diagnostics)) {
+        server.on_error = on_error.value;
+    }
+    fields.finish(diagnostics);
+    server
+}
+
+pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
+    let Some(mut fields) = Fields::of(node, diagnostics) else {
+        return Http::default();
+    };
+    let listen = fields.take("listen").and_then(|node| node.string("HOST:PORT", diagnostics));
+    let is_host_and_port =
+        |text: &str| text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    if let Some(listen) = listen.as_ref().filter(|listen| !is_host_and_port(&listen.value)) {
+        let message = format!("expected HOST:PORT such as \"127.0.0.1:9891\", found \"{}\"", listen.value);
+        diagnostics.push(Diagnostic::error(listen.place.clone(), message));
+    }
+    fields.finish(diagnostics);
+    Http { listen }
+}
+
+pub(super) fn log(node: Node, diagnostics: &mut Diagnostics) -> Log {
+    let Some(mut fields) = Fields::of(node, diagnostics) else {
+        return Log::default();
+    };
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let format = fields.take("format").and_then(|node| node.choice(&formats, diagnostics));
+    fields.finish(diagnostics);
+    Log { format: format.map(|format| format.value).unwrap_or_default() }
+}
+
+pub(super) fn policy(node: Node, diagnostics: &mut Diagnostics) -> PolicySettings {
+    let mut policy = PolicySettings::default();
+    let Some(mut fields) = Fields::of(node, diagnostics) else {
+        return policy;
+    };
+    if let Some(mode) = fields.take("mode").and_then(|node| node.choice(&MODES, diagnostics)) {
+        policy.mode = mode.value;
+    }
+    let stages = [("connect", Stage::Connect), ("mail", Stage::Mail), ("rcpt", Stage::Rcpt)];
+    if let Some(stage) = fields.take("answer_at").and_then(|node| node.choice(&stages, diagnostics)) {
+        policy.answer_at = stage.value;
+    }
+    fields.finish(diagnostics);
+    policy
+}

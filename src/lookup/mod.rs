@@ -1,0 +1,129 @@
+//! Answers questions: counters of limits, free space of file systems.
+//!
+//! What is held for a message lives in its session's ledger and is given back when that is dropped, however the session
+//! ends. Reads the clock; knows nothing of the protocol.
+
+mod disk;
+mod ledger;
+mod limits;
+
+pub use ledger::Ledger;
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use crate::facts::Answer;
+use crate::facts::Query;
+use crate::policy::Policy;
+use crate::session::Settlement;
+use disk::DiskSpace;
+use limits::Counter;
+use limits::Counters;
+
+/// The most keys that all limits together remember. A key takes about 300 bytes.
+const MAX_KEYS: usize = 4_000_000;
+
+/// What answers the questions of one session.
+pub trait Lookup: Send {
+    /// A new command: what is held from here on can be rolled back together.
+    fn begin(&mut self);
+
+    /// Answers; what is reserved is held by this session from now on.
+    fn answer(&mut self, query: &Query) -> impl Future<Output = Answer> + Send;
+
+    /// Charges, keeps or gives back what is held for the message.
+    fn settle(&mut self, settlement: Settlement);
+
+    /// Gives back what is held for the connection, too: another SMTP session follows on it.
+    fn restart(&mut self);
+}
+
+/// What all sessions ask.
+pub struct Shared {
+    policy: Arc<Policy>,
+    counters: Counters,
+    disk: DiskSpace,
+    clock: Clock,
+}
+
+impl Shared {
+    /// Counters and look-ups for this policy.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>) -> Arc<Self> {
+        let bounds =
+            |counter: &crate::policy::Counter| Counter { rates: counter.rates.clone(), concurrent: counter.concurrent };
+        let counters = Counters::new(policy.counters().iter().map(bounds).collect(), MAX_KEYS);
+        let disk = DiskSpace::new(policy.paths().len());
+        Arc::new(Self { policy, counters, disk, clock: Clock::start() })
+    }
+
+    /// How many keys the limits remember.
+    #[must_use]
+    pub fn limit_keys(&self) -> usize {
+        self.counters.keys()
+    }
+
+    /// How many keys were forgotten before their time, for want of room.
+    #[must_use]
+    pub fn limit_evictions(&self) -> u64 {
+        self.counters.evictions()
+    }
+}
+
+impl Lookup for Ledger {
+    fn begin(&mut self) {
+        self.mark();
+    }
+
+    async fn answer(&mut self, query: &Query) -> Answer {
+        match query {
+            Query::DiskFree(number) => {
+                let shared = self.shared();
+                match shared.policy.path(*number) {
+                    Some(path) => shared.disk.free(*number, path, shared.clock.now()).await,
+                    None => Answer::Failed,
+                }
+            }
+            Query::Hold(hold) => self.hold(hold),
+        }
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        match settlement {
+            Settlement::Commit => self.commit(),
+            Settlement::Keep => {}
+            Settlement::Release => self.release(),
+            Settlement::RollBack => self.roll_back(),
+        }
+    }
+
+    fn restart(&mut self) {
+        self.release();
+        self.release_connection();
+    }
+}
+
+/// The time since the program started, which never goes backwards.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "look-ups read the clock, so that the core need not")]
+    fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    fn now(self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The time of day, for texts.
+    #[expect(clippy::disallowed_methods, reason = "look-ups read the clock, so that the core need not")]
+    fn time_of_day() -> SystemTime {
+        SystemTime::now()
+    }
+}

@@ -1,0 +1,190 @@
+//! Postward's command line: arguments, signals, log set-up and exit codes; nothing else.
+//!
+//! Exit codes: 0 fine, 1 the daemon could not start or go on, 2 bad usage or configuration.
+
+mod args;
+
+use std::io;
+use std::io::IsTerminal as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use nix::sys::stat::Mode;
+use nix::sys::stat::umask;
+use postward::config::Config;
+use postward::config::LogFormat;
+use postward::policy::Policy;
+use postward::server;
+use postward::server::Loaded;
+use postward::server::Server;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tracing_subscriber::EnvFilter;
+
+use args::Arguments;
+use args::Command;
+
+/// Read when no other file is named.
+const DEFAULT_PATH: &str = "/etc/postward/postward.toml";
+
+const FAILED: u8 = 1;
+const BAD_CONFIGURATION: u8 = 2;
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::Check { config } => check(config),
+        Command::Serve { config } => serve(config),
+    }
+}
+
+/// Prints what is wrong, then how each rule is judged.
+fn check(config: Option<PathBuf>) -> ExitCode {
+    let path = configuration_path(config);
+    let (_, policy) = match read(path.as_deref()) {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
+    let mut text = format!("{} is fine. Its rules, from top to bottom:\n\n", source_name(path.as_deref()));
+    for outline in policy.outlines() {
+        text.push_str(&format!("{outline}\n"));
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn serve(config: Option<PathBuf>) -> ExitCode {
+    let path = configuration_path(config);
+    let (config, policy) = match read(path.as_deref()) {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
+    start_log(config.log.format);
+    // Sockets get their mode after they are bound; until then they are nobody else's.
+    umask(Mode::from_bits_truncate(0o177));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start: {error}")),
+    };
+    runtime.block_on(run(&config, policy, path.as_deref()))
+}
+
+async fn run(config: &Config, policy: Policy, path: Option<&Path>) -> ExitCode {
+    let server = match Server::bind(config, policy).await {
+        Ok(server) => server,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let stop = match stop_signal() {
+        Ok(stop) => stop,
+        Err(error) => return failed(&format!("cannot watch for signals: {error}")),
+    };
+    announce(&server, path);
+    notify(&[sd_notify::NotifyState::Ready]);
+    server.run(stop).await;
+    tracing::info!("stopped");
+    ExitCode::SUCCESS
+}
+
+/// Done when the daemon shall stop: SIGTERM or SIGINT. SIGHUP, which would end a program that ignores it, is only noted.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => tracing::warn!("SIGHUP: this version cannot reload; restart it instead"),
+            }
+        }
+        tracing::info!("stopping: taking no new connections, waiting for open transactions");
+        notify(&[sd_notify::NotifyState::Stopping]);
+    })
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// Says where it listens; with the built-in configuration also what to tell the MTAs.
+fn announce(server: &Server, path: Option<&Path>) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %source_name(path), "postward");
+    for endpoint in server.endpoints() {
+        tracing::info!("listening on {endpoint}");
+    }
+    if let Some(address) = server.http_address() {
+        tracing::info!("metrics on http://{address}/metrics");
+    }
+    if path.is_none() {
+        let text: String = server.endpoints().map(|endpoint| paste_lines(&endpoint)).collect();
+        // Advice on a closed standard output is advice that nobody wants.
+        _ = io::stdout().write_all(text.as_bytes());
+    }
+}
+
+/// What to paste into the MTAs' configurations.
+fn paste_lines(endpoint: &str) -> String {
+    let sendmail = match endpoint.strip_prefix("inet:").and_then(|rest| rest.rsplit_once(':')) {
+        Some((host, port)) => format!("inet:{port}@{}", host.trim_matches(['[', ']'])),
+        None => endpoint.replacen("unix:", "local:", 1),
+    };
+    format!(
+        "\nNo configuration at {DEFAULT_PATH}: running the built-in one.\n\n\
+         Postfix, main.cf:\n\n    smtpd_milters = {endpoint}\n    milter_default_action = tempfail\n\n\
+         Sendmail, sendmail.mc:\n\n    INPUT_MAIL_FILTER(`postward', `S={sendmail}, F=T, T=C:5s;S:10s;R:10s;E:5m')\n\n"
+    )
+}
+
+/// The file named, or the default one if it exists; `None`: the built-in configuration.
+fn configuration_path(named: Option<PathBuf>) -> Option<PathBuf> {
+    named.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()))
+}
+
+fn source_name(path: Option<&Path>) -> String {
+    path.map_or_else(|| "the built-in configuration".to_owned(), |path| path.display().to_string())
+}
+
+/// Reads the configuration and shows what is wrong with it; an error ends the program.
+fn read(path: Option<&Path>) -> Result<(Config, Policy), ExitCode> {
+    let Loaded { config, policy, diagnostics } = server::load(path).map_err(|(path, error)| {
+        complain(&format!("postward: cannot read {}: {error}\n", path.display()));
+        ExitCode::from(BAD_CONFIGURATION)
+    })?;
+    complain(&diagnostics.render(io::stderr().is_terminal()));
+    match policy {
+        Some(policy) => Ok((config, policy)),
+        None => {
+            let errors = diagnostics.list.iter().filter(|d| d.severity == postward::config::Severity::Error).count();
+            let plural = if errors == 1 { "" } else { "s" };
+            complain(&format!("postward: {errors} error{plural} in {}; nothing was started\n", source_name(path)));
+            Err(ExitCode::from(BAD_CONFIGURATION))
+        }
+    }
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses what (default: info).
+fn start_log(format: LogFormat) {
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).with_target(false);
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+    }
+}
+
+fn failed(message: &str) -> ExitCode {
+    complain(&format!("postward: {message}\n"));
+    ExitCode::from(FAILED)
+}
+
+/// Writes to standard error; where that is closed, nobody can be told.
+fn complain(text: &str) {
+    _ = io::stderr().write_all(text.as_bytes());
+}

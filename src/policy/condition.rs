@@ -1,0 +1,172 @@
+//! Conditions as they are judged: what is cheap first, lists by number, answers from outside where needed.
+
+use super::list::Hit;
+use super::list::List;
+use crate::config::Comparison;
+use crate::facts::Answer;
+use crate::facts::Facts;
+use crate::facts::Query;
+
+/// A compiled condition.
+#[derive(Debug)]
+pub(crate) enum Condition {
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Not(Box<Self>),
+    Question(Question),
+}
+
+/// A compiled question. Lists are indices into the policy's.
+#[derive(Debug)]
+pub(crate) enum Question {
+    Authenticated(bool),
+    Client(Vec<usize>),
+    ClientName(Vec<usize>),
+    DiskFree { path: usize, below: u64 },
+    Helo(Vec<usize>),
+    Listener(Vec<String>),
+    Login(Vec<usize>),
+    OverQuota(Vec<usize>),
+    Port(Vec<u16>),
+    Recipient(Vec<usize>),
+    Recipients(Comparison),
+    Sender(Vec<usize>),
+    SenderDomain(Vec<usize>),
+    SenderLoginMismatch(usize),
+    Size(Comparison),
+    Tls(bool),
+}
+
+/// Whether a condition holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Truth {
+    /// Somebody has to be asked first.
+    Depends(Query),
+    /// It cannot be known.
+    Failed,
+    No,
+    Yes,
+}
+
+/// What a condition is judged by.
+pub(crate) struct Evidence<'a> {
+    pub(crate) facts: Facts<'a>,
+    pub(crate) lists: &'a [List],
+    /// What was asked and answered so far.
+    pub(crate) answers: &'a [(Query, Answer)],
+}
+
+impl Condition {
+    /// Judges the condition; `hit` becomes the last list entry that matched.
+    pub(crate) fn evaluate(&self, evidence: &Evidence<'_>, hit: &mut Option<Hit>) -> Truth {
+        match self {
+            Self::All(parts) => strongest(parts, evidence, hit, &Truth::No),
+            Self::Any(parts) => strongest(parts, evidence, hit, &Truth::Yes),
+            Self::Not(part) => match part.evaluate(evidence, &mut None) {
+                Truth::No => Truth::Yes,
+                Truth::Yes => Truth::No,
+                open @ (Truth::Depends(_) | Truth::Failed) => open,
+            },
+            Self::Question(question) => question.evaluate(evidence, hit),
+        }
+    }
+
+    /// How much work it is to judge: a question with a smaller number is asked first.
+    pub(crate) fn cost(&self) -> u32 {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::cost).sum(),
+            Self::Not(part) => part.cost(),
+            Self::Question(question) => question.cost(),
+        }
+    }
+}
+
+/// `All` is settled by the first No, `Any` by the first Yes; else an open part keeps it open.
+fn strongest(parts: &[Condition], evidence: &Evidence<'_>, hit: &mut Option<Hit>, settles: &Truth) -> Truth {
+    let mut result = if *settles == Truth::No { Truth::Yes } else { Truth::No };
+    for part in parts {
+        match part.evaluate(evidence, hit) {
+            truth if truth == *settles => return truth,
+            Truth::No | Truth::Yes => {}
+            open @ Truth::Depends(_) if !matches!(result, Truth::Depends(_)) => result = open,
+            Truth::Failed if !matches!(result, Truth::Depends(_)) => result = Truth::Failed,
+            Truth::Depends(_) | Truth::Failed => {}
+        }
+    }
+    result
+}
+
+impl Question {
+    /// A fact that is not known makes no question about it hold.
+    fn evaluate(&self, evidence: &Evidence<'_>, hit: &mut Option<Hit>) -> Truth {
+        let Evidence { facts, lists, answers } = evidence;
+        let Facts { connection, message, recipient } = *facts;
+        let in_lists = |indices: &[usize], find: &dyn Fn(&List) -> Option<usize>, hit: &mut Option<Hit>| {
+            let found = indices.iter().find_map(|&list| Some(Hit { list, entry: find(lists.get(list)?)? }));
+            *hit = found.or(*hit);
+            found.is_some()
+        };
+        let holds = match self {
+            Self::Authenticated(wanted) => message.is_some_and(|message| message.authenticated == *wanted),
+            Self::Client(indices) => {
+                connection.client.is_some_and(|address| in_lists(indices, &|list| list.network(address), hit))
+            }
+            Self::ClientName(indices) => in_lists(indices, &|list| list.domain(connection.client_name.folded()), hit),
+            Self::DiskFree { path, below } => return disk_free(*path, *below, answers),
+            Self::Helo(indices) => {
+                connection.helo.as_ref().is_some_and(|helo| in_lists(indices, &|list| list.domain(helo.folded()), hit))
+            }
+            Self::Listener(names) => {
+                connection.listener.as_ref().is_some_and(|listener| names.iter().any(|name| **name == **listener))
+            }
+            Self::Login(indices) => message
+                .and_then(|message| message.login.as_ref())
+                .is_some_and(|login| in_lists(indices, &|list| list.login(login), hit)),
+            Self::OverQuota(indices) | Self::Recipient(indices) => {
+                recipient.is_some_and(|recipient| in_lists(indices, &|list| list.address(&recipient.address), hit))
+            }
+            Self::Port(ports) => connection.port.is_some_and(|port| ports.contains(&port)),
+            Self::Recipients(comparison) => recipient.is_some_and(|recipient| comparison.holds(recipient.position)),
+            Self::Sender(indices) => {
+                message.is_some_and(|message| in_lists(indices, &|list| list.address(&message.sender), hit))
+            }
+            Self::SenderDomain(indices) => message
+                .and_then(|message| message.sender.domain())
+                .is_some_and(|domain| in_lists(indices, &|list| list.domain(domain), hit)),
+            Self::SenderLoginMismatch(list) => message.is_some_and(|message| {
+                let login = message.login.as_deref();
+                login.is_some_and(|login| lists.get(*list).is_some_and(|list| !list.may_use(login, &message.sender)))
+            }),
+            Self::Size(comparison) => facts.size().is_some_and(|size| comparison.holds(size)),
+            Self::Tls(wanted) => message.is_some_and(|message| message.tls == *wanted),
+        };
+        if holds { Truth::Yes } else { Truth::No }
+    }
+
+    const fn cost(&self) -> u32 {
+        match self {
+            Self::Authenticated(_) | Self::Port(_) | Self::Recipients(_) | Self::Size(_) | Self::Tls(_) => 1,
+            Self::Listener(_) => 2,
+            Self::Client(_) => 3,
+            Self::ClientName(_)
+            | Self::Helo(_)
+            | Self::Login(_)
+            | Self::OverQuota(_)
+            | Self::Recipient(_)
+            | Self::Sender(_)
+            | Self::SenderDomain(_)
+            | Self::SenderLoginMismatch(_) => 4,
+            Self::DiskFree { .. } => 100,
+        }
+    }
+}
+
+fn disk_free(path: usize, below: u64, answers: &[(Query, Answer)]) -> Truth {
+    let query = Query::DiskFree(path);
+    match answers.iter().find(|(asked, _)| *asked == query) {
+        None => Truth::Depends(query),
+        Some((_, Answer::Bytes(free))) if *free < below => Truth::Yes,
+        Some((_, Answer::Bytes(_))) => Truth::No,
+        Some((_, Answer::Exceeded(_) | Answer::Failed | Answer::Within)) => Truth::Failed,
+    }
+}

@@ -1,0 +1,201 @@
+//! What a limit counts, for whom, and when.
+
+use std::net::IpAddr;
+
+use crate::config::KeyPart;
+use crate::config::Rate;
+use crate::config::Size;
+use crate::facts::Amount;
+use crate::facts::Exceeded;
+use crate::facts::Facts;
+use crate::facts::Hold;
+use crate::facts::Key;
+use crate::facts::Scope;
+use crate::facts::Stage;
+
+/// One count with its bounds; a rule has one for each thing that it limits.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    /// What is counted.
+    pub measure: Measure,
+    /// The bounds for spans of time.
+    pub rates: Vec<Rate>,
+    /// The bound on what is held at once.
+    pub concurrent: Option<u64>,
+    /// The name of the rule it belongs to.
+    pub rule: String,
+}
+
+impl Counter {
+    /// The bound that was passed, for people: `100/hour`, `1 GiB/day`, `10 at once`.
+    #[must_use]
+    pub fn bound(&self, exceeded: &Exceeded) -> String {
+        match exceeded.rate.and_then(|index| self.rates.get(index)) {
+            Some(rate) if self.measure == Measure::Bytes => {
+                let count = rate.to_string();
+                format!("{}{}", Size(rate.amount), count.trim_start_matches(|c: char| c.is_ascii_digit()))
+            }
+            Some(rate) => rate.to_string(),
+            None => format!("{} at once", self.concurrent.unwrap_or_default()),
+        }
+    }
+}
+
+/// What a counter counts.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Measure {
+    /// Octets of messages.
+    Bytes,
+    /// Connections open at once.
+    Concurrent,
+    /// Connections.
+    Connections,
+    /// Messages.
+    Messages,
+    /// Recipients.
+    Recipients,
+}
+
+impl Measure {
+    /// The key in `limit`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Concurrent => "concurrent",
+            Self::Connections => "connections",
+            Self::Messages => "messages",
+            Self::Recipients => "recipients",
+        }
+    }
+
+    /// The first stage at which there is something to count. Octets are counted again at the end.
+    pub(crate) const fn stage(self) -> Stage {
+        match self {
+            Self::Bytes | Self::Messages => Stage::Mail,
+            Self::Concurrent | Self::Connections => Stage::Connect,
+            Self::Recipients => Stage::Rcpt,
+        }
+    }
+
+    /// Whether it is counted once for a connection and not for each message.
+    pub(crate) const fn is_of_connection(self) -> bool {
+        matches!(self, Self::Concurrent | Self::Connections)
+    }
+
+    const fn scope(self) -> Scope {
+        match self {
+            Self::Bytes | Self::Messages | Self::Recipients => Scope::Message,
+            Self::Concurrent => Scope::Connection,
+            Self::Connections => Scope::Instant,
+        }
+    }
+}
+
+/// The part of a test that asks a counter.
+#[derive(Debug)]
+pub(crate) struct Limit {
+    pub(crate) counter: usize,
+    pub(crate) measure: Measure,
+    pub(crate) key: Vec<KeyPart>,
+}
+
+impl Limit {
+    /// What to reserve now; `None` when the limit does not apply, because a part of its key is missing (no login, the
+    /// null sender) or there is nothing to count (no size declared). A shared bucket for all those without a login would
+    /// let strangers lock each other out.
+    pub(crate) fn hold(&self, facts: &Facts<'_>) -> Option<Hold> {
+        let amount = match self.measure {
+            Measure::Bytes => Amount::Total(facts.size().filter(|&size| size > 0)?),
+            Measure::Messages => Amount::Total(1),
+            Measure::Concurrent | Measure::Connections | Measure::Recipients => Amount::Add(1),
+        };
+        Some(Hold { counter: self.counter, key: self.key(facts)?, amount, scope: self.measure.scope() })
+    }
+
+    fn key(&self, facts: &Facts<'_>) -> Option<Key> {
+        let mut key = Key::new();
+        for part in &self.key {
+            if !key.is_empty() {
+                key.push(0);
+            }
+            push(&mut key, *part, facts)?;
+        }
+        Some(key)
+    }
+}
+
+/// The first stage at which a part of a key is known.
+pub(crate) const fn key_stage(part: KeyPart) -> Stage {
+    match part {
+        KeyPart::Client { .. } | KeyPart::Listener => Stage::Connect,
+        KeyPart::Helo => Stage::Helo,
+        KeyPart::Login | KeyPart::Sender | KeyPart::SenderDomain => Stage::Mail,
+        KeyPart::Recipient | KeyPart::RecipientDomain => Stage::Rcpt,
+    }
+}
+
+/// An address is written with its family before it, so its length is known and NUL in it separates nothing.
+fn push(key: &mut Key, part: KeyPart, facts: &Facts<'_>) -> Option<()> {
+    let message = || facts.message;
+    let text = match part {
+        KeyPart::Client { v4, v6 } => {
+            push_network(key, facts.connection.client?, v4, v6);
+            return Some(());
+        }
+        KeyPart::Helo => facts.connection.helo.as_ref()?.folded(),
+        KeyPart::Listener => facts.connection.listener.as_deref()?,
+        KeyPart::Login => message()?.login.as_deref()?,
+        KeyPart::Recipient => facts.recipient?.address.folded(),
+        KeyPart::RecipientDomain => facts.recipient?.address.domain()?,
+        KeyPart::Sender => Some(message()?.sender.folded()).filter(|sender| !sender.is_empty())?,
+        KeyPart::SenderDomain => message()?.sender.domain()?,
+    };
+    key.extend_from_slice(text.as_bytes());
+    Some(())
+}
+
+fn push_network(key: &mut Key, address: IpAddr, v4: u8, v6: u8) {
+    match address {
+        IpAddr::V4(address) => {
+            key.push(4);
+            let mask = u32::MAX.checked_shl(32 - u32::from(v4)).unwrap_or_default();
+            key.extend_from_slice(&(u32::from(address) & mask).to_be_bytes());
+        }
+        IpAddr::V6(address) => {
+            key.push(6);
+            let mask = u128::MAX.checked_shl(128 - u32::from(v6)).unwrap_or_default();
+            key.extend_from_slice(&(u128::from(address) & mask).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Connection;
+
+    fn key(address: &str, v4: u8, v6: u8) -> Key {
+        let connection = Connection { client: Some(address.parse().unwrap()), ..Connection::default() };
+        let limit = Limit { counter: 0, measure: Measure::Connections, key: vec![KeyPart::Client { v4, v6 }] };
+        limit.hold(&Facts { connection: &connection, message: None, recipient: None }).unwrap().key
+    }
+
+    #[test]
+    fn addresses_of_one_network_share_a_key() {
+        assert_eq!(key("192.0.2.1", 24, 64), key("192.0.2.255", 24, 64));
+        assert_ne!(key("192.0.2.1", 32, 64), key("192.0.2.2", 32, 64));
+        assert_eq!(key("2001:db8::1", 32, 64), key("2001:db8::ffff:1", 32, 64));
+        assert_ne!(key("2001:db8:0:1::1", 32, 64), key("2001:db8:0:2::1", 32, 64));
+        assert_ne!(key("2001:db8::1", 32, 128), key("2001:db8::2", 32, 128));
+    }
+
+    /// cbpolicyd's trap: everybody without a login in one bucket.
+    #[test]
+    fn a_limit_whose_key_is_missing_does_not_apply() {
+        let connection = Connection::default();
+        let facts = Facts { connection: &connection, message: None, recipient: None };
+        let limit = Limit { counter: 0, measure: Measure::Messages, key: vec![KeyPart::Login] };
+        assert_eq!(limit.hold(&facts), None);
+    }
+}

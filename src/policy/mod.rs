@@ -1,0 +1,163 @@
+//! Rules compiled into one plan per stage; facts in, verdicts out.
+//!
+//! Rules read top to bottom: the first that holds decides. They are judged as soon as their facts are known, in a way that
+//! never gives another result; `compile.rs` says how rules come to their stages, `judge.rs` how a plan is walked. Nothing
+//! here waits: what has to be asked of the world outside is returned as a question.
+
+mod compile;
+mod condition;
+mod defaults;
+mod judge;
+mod limit;
+mod list;
+mod needs;
+mod outline;
+mod plan;
+mod replies;
+mod text;
+
+pub(crate) use judge::Case;
+pub use judge::Judgement;
+pub use judge::Match;
+pub use judge::MatchedAction;
+pub use judge::MessageStanding;
+pub use judge::Refusal;
+pub use judge::SessionStanding;
+pub use judge::Step;
+pub use judge::Walk;
+pub use limit::Counter;
+pub use limit::Measure;
+pub use needs::Needs;
+pub use outline::Outline;
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::config::Mode;
+use crate::config::OnError;
+use crate::facts::Stage;
+use crate::reply::Reply;
+use crate::reply::Status;
+use list::List;
+use plan::Outcome;
+use plan::Plan;
+
+/// The most recipients of one message that are kept; the next one is refused with 452 4.5.3. RFC 5321 §4.5.3.1.8 asks
+/// for at least 100, Postfix stops at 1000 by default.
+pub const MAX_RECIPIENTS: usize = 10_000;
+
+/// A policy in force.
+#[derive(Debug)]
+pub struct Policy {
+    rules: Vec<Rule>,
+    plans: Vec<Plan>,
+    lists: Vec<List>,
+    counters: Vec<Counter>,
+    paths: Vec<PathBuf>,
+    outlines: Vec<Outline>,
+    needs: Needs,
+    mode: Mode,
+    on_error: OnError,
+}
+
+/// What metrics and logs call a rule.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Its name.
+    pub name: String,
+    /// What it does: `accept`, `add_header`, `discard`, `quarantine` or `refuse`.
+    pub action: &'static str,
+    /// Whether it is enforced.
+    pub mode: Mode,
+}
+
+impl Policy {
+    /// The rules, in order.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The counters that limits ask, by number.
+    #[must_use]
+    pub fn counters(&self) -> &[Counter] {
+        &self.counters
+    }
+
+    /// The paths whose free space is asked, by number.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// What to ask of the MTA.
+    #[must_use]
+    pub const fn needs(&self) -> &Needs {
+        &self.needs
+    }
+
+    /// How each rule came to its stages, for people.
+    #[must_use]
+    pub fn outlines(&self) -> &[Outline] {
+        &self.outlines
+    }
+
+    /// Whether anything is enforced at all.
+    #[must_use]
+    pub const fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// What happens to mail that cannot be judged.
+    #[must_use]
+    pub const fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
+    /// The reply for mail that cannot be judged.
+    #[must_use]
+    pub fn internal_error() -> Reply {
+        Reply::new(defaults::INTERNAL_ERROR.status, defaults::INTERNAL_ERROR.text)
+    }
+
+    /// The reply to one recipient more than [`MAX_RECIPIENTS`].
+    #[must_use]
+    pub fn too_many_recipients() -> Reply {
+        Reply::new(defaults::TOO_MANY_RECIPIENTS.status, defaults::TOO_MANY_RECIPIENTS.text)
+    }
+
+    /// Every reply that this policy can give, with the stage at which it is spoken and the mode it is counted under.
+    pub fn replies(&self) -> impl Iterator<Item = (Stage, Status, Mode)> {
+        let tests =
+            Stage::ALL.into_iter().zip(&self.plans).flat_map(|(stage, plan)| plan.iter().map(move |t| (stage, t)));
+        tests.filter_map(|(stage, test)| match &test.outcome {
+            Outcome::Refuse(refuse) => Some((stage, refuse.status, self.mode_of(test.rule))),
+            Outcome::Accept | Outcome::AddHeader(_) | Outcome::Discard | Outcome::Quarantine => None,
+        })
+    }
+
+    /// The mode that a rule's matches are counted under.
+    #[must_use]
+    pub fn mode_of(&self, rule: usize) -> Mode {
+        match self.mode {
+            Mode::Monitor => Mode::Monitor,
+            Mode::Enforce => self.rules.get(rule).map_or(Mode::Enforce, |rule| rule.mode),
+        }
+    }
+
+    /// The name of a rule.
+    #[must_use]
+    pub fn rule_name(&self, rule: usize) -> &str {
+        self.rules.get(rule).map_or("", |rule| &rule.name)
+    }
+
+    /// The path of `DiskFree(number)`.
+    #[must_use]
+    pub fn path(&self, number: usize) -> Option<&Path> {
+        self.paths.get(number).map(PathBuf::as_path)
+    }
+
+    fn plan(&self, stage: Stage) -> &[plan::Test] {
+        self.plans.get(stage as usize).map_or(&[], Vec::as_slice)
+    }
+}

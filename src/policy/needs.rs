@@ -1,0 +1,56 @@
+//! What a policy needs of the MTA: nothing else is negotiated.
+
+use super::limit::Measure;
+use super::plan::Outcome;
+use super::plan::Plan;
+use super::plan::Purpose;
+use crate::config::Mode;
+use crate::facts::Stage;
+
+/// The steps and powers that the policy in force needs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Needs {
+    /// Whether something may be refused at CONNECT.
+    pub answers_connect: bool,
+    /// Whether something may be refused at MAIL.
+    pub answers_mail: bool,
+    /// Whether something may be refused at RCPT.
+    pub answers_rcpt: bool,
+    /// Whether something may be refused at DATA.
+    pub answers_data: bool,
+    /// Whether the true size is asked for, so that header and body have to be counted.
+    pub content: bool,
+    /// Whether header fields are added.
+    pub add_headers: bool,
+    /// Whether messages are put on hold.
+    pub quarantine: bool,
+    /// Whether messages are discarded for some of their recipients only.
+    pub delete_recipients: bool,
+}
+
+impl Needs {
+    pub(super) fn of(plans: &[Plan], asks_true_size: bool, mode: Mode, monitored: impl Fn(usize) -> bool) -> Self {
+        let answers = |stage: Stage| {
+            mode == Mode::Enforce
+                && plans.get(stage as usize).is_some_and(|plan| {
+                    plan.iter().any(|test| {
+                        matches!(test.outcome, Outcome::Refuse(_))
+                            && test.purpose == Purpose::Decide
+                            && !monitored(test.rule)
+                    })
+                })
+        };
+        let tests = || plans.iter().flatten();
+        let counts_octets = |limit: &super::limit::Limit| limit.measure == Measure::Bytes;
+        Self {
+            answers_connect: answers(Stage::Connect),
+            answers_mail: answers(Stage::Mail),
+            answers_rcpt: answers(Stage::Rcpt),
+            answers_data: answers(Stage::Data),
+            content: asks_true_size || tests().any(|test| test.limit.as_ref().is_some_and(counts_octets)),
+            add_headers: tests().any(|test| matches!(test.outcome, Outcome::AddHeader(_))),
+            quarantine: tests().any(|test| matches!(test.outcome, Outcome::Quarantine)),
+            delete_recipients: tests().any(|test| matches!(test.outcome, Outcome::Discard) && test.of_recipient),
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! A compiled rule: tests, each at the stage where it is judged.
+
+use std::sync::Arc;
+
+use super::condition::Condition;
+use super::limit::Limit;
+use crate::config::HeaderField;
+use crate::config::Template;
+use crate::reply::Status;
+
+/// The tests of one stage, in the order of their rules.
+pub(crate) type Plan = Vec<Test>;
+
+/// One judgement of one rule. A rule has several where it is judged more than once: on the declared size and on the true
+/// one; for each thing that its limit counts.
+#[derive(Debug)]
+pub(crate) struct Test {
+    /// The rule it belongs to; rules read top to bottom.
+    pub(crate) rule: usize,
+    /// Holds when `when` holds and `unless` does not.
+    pub(crate) condition: Arc<Condition>,
+    /// Then, whether there is no room left.
+    pub(crate) limit: Option<Limit>,
+    /// Whether it may differ between the recipients of one message.
+    pub(crate) of_recipient: bool,
+    /// What follows when it holds.
+    pub(crate) outcome: Outcome,
+    /// Whether it decides here, or only prepares what is decided later.
+    pub(crate) purpose: Purpose,
+    /// The bound on the size, for texts.
+    pub(crate) size_bound: Option<u64>,
+}
+
+/// What a test is judged for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Purpose {
+    /// A connection is counted now; whether there was room is spoken later.
+    Count,
+    /// What follows from it, follows.
+    Decide,
+    /// It exempts from what is counted or answered at this early stage, and decides about the message again at MAIL.
+    Exempt,
+}
+
+/// What follows when a test holds.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    Accept,
+    AddHeader(HeaderField),
+    Discard,
+    Quarantine,
+    Refuse(Refuse),
+}
+
+/// A refusal before its text is filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Refuse {
+    pub(crate) status: Status,
+    pub(crate) text: Template,
+}

@@ -1,0 +1,113 @@
+//! `/metrics`, `/healthz`, `/readyz`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::Method;
+use hyper::Request;
+use hyper::Response;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::body::Incoming;
+use hyper::header::CONTENT_TYPE;
+use hyper::header::HeaderValue;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::ACCEPT_REST;
+use super::Context;
+use super::listener::BindError;
+
+/// More connections at once than any number of scrapers needs; further ones wait.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long a client may take to send its request.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PROMETHEUS: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
+
+/// The HTTP listener.
+#[derive(Debug)]
+pub(super) struct Http {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Http {
+    pub(super) async fn bind(address: &str) -> Result<Self, BindError> {
+        let error = |error| BindError::Http { address: address.to_owned(), error };
+        let listener = TcpListener::bind(address).await.map_err(error)?;
+        let address = listener.local_addr().map_err(error)?;
+        Ok(Self { listener, address })
+    }
+
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until it is dropped.
+    pub(super) async fn serve(self, context: Arc<Context>) {
+        let mut connections = JoinSet::new();
+        loop {
+            if connections.len() >= MAX_CONNECTIONS {
+                connections.join_next().await;
+            }
+            match self.listener.accept().await {
+                Ok((stream, _)) => _ = connections.spawn(converse(stream, Arc::clone(&context))),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an HTTP connection; trying again");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            }
+            while connections.try_join_next().is_some() {}
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, context: Arc<Context>) {
+    let answer = service_fn(|request| {
+        let response = respond(&request, &context);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIME);
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
+        tracing::debug!(%error, "HTTP connection lost");
+    }
+}
+
+fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        return response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            context.metrics.limits(context.lookups.limit_keys(), context.lookups.limit_evictions());
+            match context.metrics.encode() {
+                Ok(text) => response(StatusCode::OK, PROMETHEUS, text),
+                Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+            }
+        }
+        "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
+        "/readyz" if *context.stopping.borrow() => {
+            response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "stopping\n".to_owned())
+        }
+        "/readyz" => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
+        _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),
+    }
+}
+
+fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,254 @@
+//! Opening the sockets on which MTAs reach us.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+
+use nix::unistd::Group;
+use tokio::net::TcpListener;
+use tokio::net::UnixListener;
+
+use super::socket::Socket;
+use crate::config::Endpoint;
+use crate::config::Server;
+
+/// A socket that MTAs connect to.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Kind,
+    /// As it really is, in Postfix's spelling.
+    endpoint: Endpoint,
+    /// The path to remove at the end.
+    path: Option<PathBuf>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Opens one endpoint. A unix socket that nobody listens on any more is replaced, one in use is left alone.
+    pub(super) async fn bind(endpoint: &Endpoint, server: &Server) -> Result<Self, BindError> {
+        match endpoint {
+            Endpoint::Inet { host, port } => {
+                let error = |error| BindError::Listen { endpoint: endpoint.clone(), error };
+                let socket = TcpListener::bind((host.as_str(), *port)).await.map_err(error)?;
+                let address = socket.local_addr().map_err(error)?;
+                let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
+                Ok(Self { socket: Kind::Tcp(socket), endpoint, path: None })
+            }
+            Endpoint::Unix(path) => {
+                let socket = bind_unix(path, server)?;
+                Ok(Self { socket: Kind::Unix(socket), endpoint: endpoint.clone(), path: Some(path.clone()) })
+            }
+        }
+    }
+
+    /// The next connection, and what to call its other end in logs.
+    pub(super) async fn accept(&mut self) -> io::Result<(Socket, String)> {
+        match &self.socket {
+            Kind::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // A hint, as in `Socket::read`.
+                _ = stream.set_nodelay(true);
+                Ok((Socket::Tcp(stream), peer.to_string()))
+            }
+            Kind::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), self.endpoint.to_string()))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.endpoint)
+    }
+}
+
+impl Drop for Listener {
+    /// Removes the socket's file, so that the MTA's connection is refused at once and not by a file that leads nowhere.
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The sockets that systemd opened for us (`LISTEN_FDS`).
+pub(super) fn inherited() -> Result<Vec<Listener>, BindError> {
+    let mut sockets = listenfd::ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for number in 0..sockets.len() {
+        let error = |error| BindError::Inherited { number, error };
+        let listener = match sockets.take_tcp_listener(number) {
+            Ok(None) => continue,
+            Ok(Some(socket)) => tcp(socket).map_err(error)?,
+            Err(_) => match sockets.take_unix_listener(number).map_err(error)? {
+                None => continue,
+                Some(socket) => unix(socket).map_err(error)?,
+            },
+        };
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn tcp(socket: std::net::TcpListener) -> io::Result<Listener> {
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?;
+    let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
+    Ok(Listener { socket: Kind::Tcp(TcpListener::from_std(socket)?), endpoint, path: None })
+}
+
+fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
+    socket.set_nonblocking(true)?;
+    let path = socket.local_addr()?.as_pathname().unwrap_or_else(|| Path::new("unnamed")).to_owned();
+    Ok(Listener { socket: Kind::Unix(UnixListener::from_std(socket)?), endpoint: Endpoint::Unix(path), path: None })
+}
+
+fn bind_unix(path: &Path, server: &Server) -> Result<UnixListener, BindError> {
+    let endpoint = || Endpoint::Unix(path.to_owned());
+    let group = match &server.socket_group {
+        Some(name) => Some(group(&name.value)?),
+        None => None,
+    };
+    clear(path)?;
+    let listener = UnixListener::bind(path).map_err(|error| BindError::Listen { endpoint: endpoint(), error })?;
+    if let Some(group) = group {
+        let error = |error| BindError::Permissions { path: path.to_owned(), error };
+        std::os::unix::fs::chown(path, None, Some(group)).map_err(error)?;
+    }
+    let mode = fs::Permissions::from_mode(server.socket_mode);
+    fs::set_permissions(path, mode).map_err(|error| BindError::Permissions { path: path.to_owned(), error })?;
+    Ok(listener)
+}
+
+fn group(name: &str) -> Result<u32, BindError> {
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err(BindError::Group { name: name.to_owned(), error: None }),
+        Err(error) => Err(BindError::Group { name: name.to_owned(), error: Some(error.into()) }),
+    }
+}
+
+/// Removes a socket that nobody listens on.
+fn clear(path: &Path) -> Result<(), BindError> {
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    if !found.file_type().is_socket() {
+        return Err(BindError::NotASocket { path: path.to_owned() });
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(BindError::InUse { path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|error| BindError::Listen { endpoint: Endpoint::Unix(path.to_owned()), error }),
+        Err(error) => Err(BindError::Listen { endpoint: Endpoint::Unix(path.to_owned()), error }),
+    }
+}
+
+/// Why the daemon cannot start.
+#[derive(Debug)]
+pub enum BindError {
+    /// There is no such group, or nobody can say.
+    Group {
+        /// What the configuration calls it.
+        name: String,
+        /// Why nobody can say.
+        error: Option<io::Error>,
+    },
+    /// The HTTP listener.
+    Http {
+        /// `HOST:PORT`
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// Another program listens there.
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A socket from systemd is of no use.
+    Inherited {
+        /// Counted from zero.
+        number: usize,
+        /// Why.
+        error: io::Error,
+    },
+    /// The endpoint cannot be opened.
+    Listen {
+        /// Which.
+        endpoint: Endpoint,
+        /// Why.
+        error: io::Error,
+    },
+    /// A metric cannot be registered.
+    Metrics(prometheus::Error),
+    /// Something else has that name.
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The socket's group or mode cannot be set.
+    Permissions {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Group { name, error: None } => {
+                write!(f, "server.socket_group: there is no group `{name}` on this system")
+            }
+            Self::Group { name, error: Some(error) } => {
+                write!(f, "server.socket_group: cannot look up group `{name}`: {error}")
+            }
+            Self::Http { address, error } => write!(f, "http.listen: cannot listen on {address}: {error}"),
+            Self::InUse { path } => {
+                write!(f, "server.listen: another program listens on unix:{}; stop it first", path.display())
+            }
+            Self::Inherited { number, error } => {
+                write!(f, "socket {number} from the service manager is no listening stream socket: {error}")
+            }
+            Self::Listen { endpoint, error } => write!(f, "server.listen: cannot listen on {endpoint}: {error}"),
+            Self::Metrics(error) => write!(f, "cannot set up metrics: {error}"),
+            Self::NotASocket { path } => {
+                write!(
+                    f,
+                    "server.listen: {} exists and is not a socket; remove it or choose another path",
+                    path.display()
+                )
+            }
+            Self::Permissions { path, error } => {
+                write!(f, "cannot set group and mode of unix:{}: {error}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Group { error, .. } => error.as_ref().map(|error| error as _),
+            Self::Http { error, .. }
+            | Self::Inherited { error, .. }
+            | Self::Listen { error, .. }
+            | Self::Permissions { error, .. } => Some(error),
+            Self::Metrics(error) => Some(error),
+            Self::InUse { .. } | Self::NotASocket { .. } => None,
+        }
+    }
+}

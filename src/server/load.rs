@@ -1,0 +1,65 @@
+//! Files to a policy.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::config;
+use crate::config::Config;
+use crate::config::Diagnostics;
+use crate::config::Source;
+use crate::policy::Policy;
+
+/// What was read, and what is wrong with it.
+pub struct Loaded {
+    /// As written.
+    pub config: Config,
+    /// As compiled; `None` when the diagnostics have an error.
+    pub policy: Option<Policy>,
+    /// Everything that is wrong, or worth a look.
+    pub diagnostics: Diagnostics,
+}
+
+/// Reads the configuration at `path` and, in order of their names, the `.toml` files of `conf.d` beside it; without a path
+/// the built-in one.
+///
+/// # Errors
+///
+/// A file that cannot be read, with its name.
+pub fn load(path: Option<&Path>) -> Result<Loaded, (PathBuf, io::Error)> {
+    let sources = match path {
+        None => vec![Source { path: "built-in configuration".into(), text: config::DEFAULT.to_owned() }],
+        Some(path) => read(path)?,
+    };
+    let (config, mut diagnostics) = Config::read(sources);
+    let policy = Policy::compile(&config, &mut diagnostics);
+    Ok(Loaded { config, policy, diagnostics })
+}
+
+fn read(path: &Path) -> Result<Vec<Source>, (PathBuf, io::Error)> {
+    let mut sources = vec![source(path)?];
+    let drop_in = path.parent().unwrap_or_else(|| Path::new(".")).join("conf.d");
+    let entries = match fs::read_dir(&drop_in) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(sources),
+        Err(error) => return Err((drop_in, error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(|error| (drop_in.clone(), error))?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    for path in paths {
+        sources.push(source(&path)?);
+    }
+    Ok(sources)
+}
+
+fn source(path: &Path) -> Result<Source, (PathBuf, io::Error)> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Source { path: path.to_owned(), text }),
+        Err(error) => Err((path.to_owned(), error)),
+    }
+}

@@ -1,0 +1,210 @@
+//! Listeners, tasks, time-outs and shutdown: everything that waits.
+//!
+//! [`load`] turns files into a policy, [`Server::bind`] opens every socket or none, [`Server::run`] serves until it is told
+//! to stop. One task for each MTA connection, one for each listener; all of them in [`JoinSet`]s, which report panics and
+//! are waited for.
+
+mod connection;
+mod http;
+mod journal;
+mod listener;
+mod load;
+mod socket;
+
+pub use journal::Limited;
+pub use listener::BindError;
+pub use load::Loaded;
+pub use load::load;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::Config;
+use crate::lookup::Ledger;
+use crate::lookup::Shared;
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::session::Session;
+use listener::Listener;
+use socket::Socket;
+
+/// How long open transactions may take to end after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long `accept` rests after it failed: out of file descriptors, most likely.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Everything that is bound and ready to serve.
+pub struct Server {
+    listeners: Vec<Listener>,
+    http: Option<http::Http>,
+    context: Arc<Context>,
+}
+
+/// What all tasks share.
+struct Context {
+    policy: Arc<Policy>,
+    metrics: Metrics,
+    lookups: Arc<Shared>,
+    deadline: Duration,
+    max_sessions: usize,
+    /// How many MTAs are connected, over all listeners.
+    active: AtomicUsize,
+    /// The number of the next session; its start is the time, so that ids do not repeat after a restart.
+    next_session: AtomicU64,
+    /// True once no new work is taken.
+    stopping: watch::Sender<bool>,
+}
+
+impl Server {
+    /// Opens every socket, in the order of the configuration. Those that systemd hands over replace `listen`.
+    ///
+    /// # Errors
+    ///
+    /// The first socket that cannot be had, with the reason; nothing is served then.
+    pub async fn bind(config: &Config, policy: Policy) -> Result<Self, BindError> {
+        let policy = Arc::new(policy);
+        let metrics = Metrics::new(Arc::clone(&policy)).map_err(BindError::Metrics)?;
+        let mut listeners = listener::inherited()?;
+        if listeners.is_empty() {
+            for endpoint in &config.server.listen {
+                listeners.push(Listener::bind(&endpoint.value, &config.server).await?);
+            }
+        }
+        let http = match &config.http.listen {
+            Some(listen) => Some(http::Http::bind(&listen.value).await?),
+            None => None,
+        };
+        let context = Context {
+            lookups: Shared::new(Arc::clone(&policy)),
+            deadline: config.server.deadline,
+            max_sessions: config.server.max_sessions,
+            active: AtomicUsize::new(0),
+            next_session: AtomicU64::new(first_session()),
+            stopping: watch::Sender::new(false),
+            metrics,
+            policy,
+        };
+        Ok(Self { listeners, http, context: Arc::new(context) })
+    }
+
+    /// Where MTAs reach us, in Postfix's spelling: the ports as they really are.
+    pub fn endpoints(&self) -> impl Iterator<Item = String> {
+        self.listeners.iter().map(ToString::to_string)
+    }
+
+    /// Where Prometheus reaches us.
+    #[must_use]
+    pub fn http_address(&self) -> Option<std::net::SocketAddr> {
+        self.http.as_ref().map(http::Http::address)
+    }
+
+    /// Serves until `stop` is done; then no connection is taken any more, and open transactions have [`DRAIN`] to end.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self { listeners, http, context } = self;
+        let mut accepting = JoinSet::new();
+        for listener in listeners {
+            accepting.spawn(accept(listener, Arc::clone(&context)));
+        }
+        let mut serving_http = JoinSet::new();
+        if let Some(http) = http {
+            serving_http.spawn(http.serve(Arc::clone(&context)));
+        }
+        stop.await;
+        context.stopping.send_replace(true);
+        while let Some(ended) = accepting.join_next().await {
+            report(ended);
+        }
+        serving_http.shutdown().await;
+    }
+}
+
+/// Takes connections of one listener, each in a task of its own, until the server stops; then waits for them.
+async fn accept(mut listener: Listener, context: Arc<Context>) {
+    let mut sessions = JoinSet::new();
+    let mut stopping = context.stopping.subscribe();
+    let mut shed = Limited::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+            Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
+                report(ended);
+                continue;
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok(_) if context.active.load(Ordering::Relaxed) >= context.max_sessions => {
+                context.metrics.connection_shed();
+                shed.warn("too many connections: closing new ones, for which the MTA takes its default action; raise max_sessions");
+            }
+            Ok((socket, peer)) => {
+                context.active.fetch_add(1, Ordering::Relaxed);
+                sessions.spawn(serve(socket, peer, Arc::clone(&context)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, listener = %listener, "cannot accept a connection; trying again");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+    drop(listener);
+    let drained = tokio::time::timeout(DRAIN, async {
+        while let Some(ended) = sessions.join_next().await {
+            report(ended);
+        }
+    });
+    if drained.await.is_err() {
+        tracing::warn!(sessions = sessions.len(), "closing sessions whose transactions did not end in time");
+        sessions.shutdown().await;
+    }
+}
+
+async fn serve(socket: Socket, peer: String, context: Arc<Context>) {
+    let _active = Active::new(&context);
+    let number = context.next_session.fetch_add(1, Ordering::Relaxed);
+    let session = Session::new(Arc::clone(&context.policy), number, socket.transport());
+    let ledger = Ledger::new(Arc::clone(&context.lookups));
+    connection::drive(socket, &peer, session, ledger, &context).await;
+}
+
+/// Counts a connection as long as it lives, however it ends.
+struct Active<'a> {
+    context: &'a Context,
+}
+
+impl<'a> Active<'a> {
+    fn new(context: &'a Context) -> Self {
+        context.metrics.connection_opened();
+        Self { context }
+    }
+}
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.context.metrics.connection_closed();
+        self.context.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a task panicked; please report this");
+    }
+}
+
+/// Milliseconds since 1970 in the upper bits: a session takes far longer than the next restart to be numbered past them.
+#[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
+fn first_session() -> u64 {
+    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    (since_1970.as_secs() & 0xff_ffff) << 16
+}

@@ -1,0 +1,232 @@
+//! What was decided at one stage: recorded, then sent. Nothing else reaches the MTA.
+
+use bytes::BytesMut;
+
+use crate::config::Mode;
+use crate::facts::DecisionId;
+use crate::facts::Stage;
+use crate::policy::Match;
+use crate::reply::Class;
+use crate::reply::Reply;
+use crate::wire::Actions;
+use crate::wire::Response;
+
+/// The outcome of one command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What it is called in replies and logs.
+    pub id: DecisionId,
+    /// The stage at which it was made.
+    pub stage: Stage,
+    /// What the client is told.
+    pub verdict: Verdict,
+    /// The rule that refused, if one did.
+    pub rule: Option<usize>,
+    /// Every rule that held, in order, those only watched included.
+    pub matches: Vec<Match>,
+    /// Whether the verdict is enforced.
+    pub mode: Mode,
+    /// In monitor mode: what would have been said.
+    pub watched: Option<Reply>,
+    /// A refusal that cannot be spoken here; it is, at the end of the message.
+    pub held_back: bool,
+    /// What becomes of what the limits hold.
+    pub settlement: Settlement,
+    /// What became of the message, if it ended here.
+    pub message: Option<MessageEnd>,
+    /// What became of the recipient, at RCPT.
+    pub recipient: Option<RecipientEnd>,
+    /// Header fields to add.
+    pub headers: Vec<(String, String)>,
+    /// Recipients to remove, as the client wrote them.
+    pub delete: Vec<Box<[u8]>>,
+    /// Whether the MTA waits for a reply.
+    pub owed: bool,
+}
+
+/// What the client is told.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The message is let through.
+    Accept,
+    /// Nothing against it so far.
+    Continue,
+    /// 250, and the message is dropped.
+    Discard,
+    /// 250, and the message is put on hold by the rule of this name.
+    Quarantine(String),
+    /// This.
+    Refuse(Reply),
+}
+
+/// What becomes of what the limits hold for this message.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Settlement {
+    /// It is charged: the message was accepted.
+    Commit,
+    /// It stays.
+    Keep,
+    /// All of it is given back: the message is over.
+    Release,
+    /// What was reserved for this command is given back.
+    RollBack,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum MessageEnd {
+    /// The client gave up: RSET, QUIT, a lost connection.
+    Aborted,
+    /// Let through.
+    Accepted,
+    /// Refused with 4yz.
+    Deferred,
+    /// Dropped.
+    Discarded,
+    /// Put on hold.
+    Quarantined,
+    /// Refused with 5yz.
+    Rejected,
+}
+
+impl MessageEnd {
+    /// Every end, by name.
+    pub const ALL: [Self; 6] =
+        [Self::Aborted, Self::Accepted, Self::Deferred, Self::Discarded, Self::Quarantined, Self::Rejected];
+
+    /// The label in metrics and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aborted => "aborted",
+            Self::Accepted => "accepted",
+            Self::Deferred => "deferred",
+            Self::Discarded => "discarded",
+            Self::Quarantined => "quarantined",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    pub(super) const fn refused(class: Class) -> Self {
+        match class {
+            Class::Permanent => Self::Rejected,
+            Class::Transient => Self::Deferred,
+        }
+    }
+}
+
+/// What became of a recipient at RCPT.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum RecipientEnd {
+    /// Nothing against it.
+    Accepted,
+    /// Refused with 4yz.
+    Deferred,
+    /// Refused with 5yz.
+    Rejected,
+}
+
+impl RecipientEnd {
+    /// Every end, by name.
+    pub const ALL: [Self; 3] = [Self::Accepted, Self::Deferred, Self::Rejected];
+
+    /// The label in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Deferred => "deferred",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    pub(super) const fn refused(class: Class) -> Self {
+        match class {
+            Class::Permanent => Self::Rejected,
+            Class::Transient => Self::Deferred,
+        }
+    }
+}
+
+impl Decision {
+    /// A decision against nothing.
+    pub(super) const fn new(id: DecisionId, stage: Stage, owed: bool) -> Self {
+        Self {
+            id,
+            stage,
+            verdict: Verdict::Continue,
+            rule: None,
+            matches: Vec::new(),
+            mode: Mode::Enforce,
+            watched: None,
+            held_back: false,
+            settlement: Settlement::Keep,
+            message: None,
+            recipient: None,
+            headers: Vec::new(),
+            delete: Vec::new(),
+            owed,
+        }
+    }
+
+    /// Appends what the MTA is told: at the end of the message the changes first.
+    pub fn encode(&self, out: &mut BytesMut) {
+        if !self.owed {
+            return;
+        }
+        for (name, value) in &self.headers {
+            Response::AddHeader { name, value }.encode(out);
+        }
+        for recipient in &self.delete {
+            Response::DeleteRecipient(recipient).encode(out);
+        }
+        match &self.verdict {
+            Verdict::Accept | Verdict::Continue => Response::Continue.encode(out),
+            Verdict::Discard => Response::Discard.encode(out),
+            Verdict::Quarantine(rule) => {
+                Response::Quarantine(&format!("rule {rule}")).encode(out);
+                Response::Continue.encode(out);
+            }
+            Verdict::Refuse(reply) => Response::Reply(reply).encode(out),
+        }
+    }
+
+    /// The powers that sending it takes.
+    pub(super) fn actions(&self) -> Actions {
+        let mut actions = Actions::default();
+        if !self.headers.is_empty() {
+            actions |= Actions::ADD_HEADERS;
+        }
+        if !self.delete.is_empty() {
+            actions |= Actions::DELETE_RECIPIENTS;
+        }
+        if matches!(self.verdict, Verdict::Quarantine(_)) {
+            actions |= Actions::QUARANTINE;
+        }
+        actions
+    }
+
+    /// The MTA did not grant what it takes: the message waits until somebody has seen to it, and nothing opens silently.
+    pub(super) fn cannot_be_done(&mut self, reply: Reply) {
+        self.headers.clear();
+        self.delete.clear();
+        self.message = Some(MessageEnd::refused(reply.status().class()));
+        self.settlement = Settlement::Release;
+        self.verdict = Verdict::Refuse(reply);
+    }
+
+    pub(super) fn accept(&mut self) {
+        self.verdict = Verdict::Accept;
+        self.message = Some(MessageEnd::Accepted);
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.verdict = Verdict::Discard;
+        self.message = Some(MessageEnd::Discarded);
+    }
+
+    pub(super) fn quarantine(&mut self, rule: String) {
+        self.verdict = Verdict::Quarantine(rule);
+        self.message = Some(MessageEnd::Quarantined);
+    }
+}

@@ -1,0 +1,653 @@
+//! One MTA connection as a state machine: commands in, actions out. No IO, no clock.
+//!
+//! The shell reads a [`Command`], calls [`Session::handle`], and does what the [`Action`] says: after [`Action::Ask`] it
+//! finds the answer and calls [`Session::answer`]; a [`Decision`] it settles, records, logs and sends, in this order.
+//!
+//! How long things live: [`Connection`] and what was counted for it with the session, a [`Transaction`] with the message;
+//! dropping it is the whole of ABORT.
+
+mod decision;
+mod negotiation;
+mod transaction;
+
+pub use decision::Decision;
+pub use decision::MessageEnd;
+pub use decision::RecipientEnd;
+pub use decision::Settlement;
+pub use decision::Verdict;
+pub use negotiation::Negotiation;
+pub use negotiation::Transport;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::Mode;
+use crate::config::OnError;
+use crate::facts::Address;
+use crate::facts::Answer;
+use crate::facts::Connection;
+use crate::facts::DecisionId;
+use crate::facts::Message;
+use crate::facts::Name;
+use crate::facts::Query;
+use crate::facts::Recipient;
+use crate::facts::Stage;
+use crate::policy::Case;
+use crate::policy::Judgement;
+use crate::policy::MAX_RECIPIENTS;
+use crate::policy::MessageStanding;
+use crate::policy::Policy;
+use crate::policy::Refusal;
+use crate::policy::SessionStanding;
+use crate::policy::Step;
+use crate::policy::Walk;
+use crate::wire::Command;
+use crate::wire::Connect;
+use crate::wire::DecodeError;
+use crate::wire::Envelope;
+use crate::wire::FrameError;
+use crate::wire::MIN_VERSION;
+use crate::wire::Macros;
+use crate::wire::Offer;
+use crate::wire::Steps;
+use transaction::Transaction;
+
+/// One MTA connection.
+#[derive(Debug)]
+pub struct Session {
+    policy: Arc<Policy>,
+    /// This session and the decisions made in it so far.
+    id: DecisionId,
+    transport: Transport,
+    /// What was negotiated; `None` before.
+    taken: Option<Offer>,
+    connected: bool,
+    connection: Connection,
+    standing: SessionStanding,
+    /// Macros of MAIL that came before MAIL itself; each packet is a full statement.
+    mail_macros: Message,
+    transaction: Option<Transaction>,
+    /// The transaction that ended with the last command, for the log.
+    finished: Option<Transaction>,
+    /// The judgement that waits for an answer.
+    walk: Option<Walk>,
+    /// The recipient being judged.
+    candidate: Option<Recipient>,
+    /// A bug was met: from here on everything is answered by `on_error`.
+    broken: bool,
+}
+
+/// What the session asks of the shell.
+#[derive(Debug)]
+pub enum Action {
+    /// The message is over without having been sent.
+    Aborted(MessageEnd),
+    /// Find the answer and call [`Session::answer`].
+    Ask(Query),
+    /// The conversation is over.
+    Close,
+    /// Send CONTINUE; nothing was judged.
+    Continue,
+    /// Settle, record, log and send this.
+    Decided(Box<Decision>),
+    /// Send this.
+    Negotiated(Negotiation),
+    /// Nothing to say.
+    Read,
+    /// This SMTP session is over, another follows: give back what was held for it.
+    Restart,
+}
+
+/// What a log line tells about: the client and the message it concerns.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The client.
+    pub connection: &'a Connection,
+    /// The message, if there is one.
+    pub message: Option<&'a Message>,
+    /// The recipient that was judged, or the only one.
+    pub recipient: Option<&'a Recipient>,
+    /// How many recipients were accepted.
+    pub recipients: usize,
+}
+
+impl Session {
+    /// A session under this policy, which it keeps to its end. `number` names it in logs and replies.
+    #[must_use]
+    pub fn new(policy: Arc<Policy>, number: u64, transport: Transport) -> Self {
+        Self {
+            policy,
+            id: DecisionId { session: number, number: 0 },
+            transport,
+            taken: None,
+            connected: false,
+            connection: Connection::default(),
+            standing: SessionStanding::default(),
+            mail_macros: Message::default(),
+            transaction: None,
+            finished: None,
+            walk: None,
+            candidate: None,
+            broken: false,
+        }
+    }
+
+    /// The session's name in logs.
+    #[must_use]
+    pub const fn id(&self) -> DecisionId {
+        DecisionId { number: 0, ..self.id }
+    }
+
+    /// The policy it is judged by.
+    #[must_use]
+    pub const fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// Whether a message is on its way.
+    #[must_use]
+    pub const fn has_message(&self) -> bool {
+        self.transaction.is_some()
+    }
+
+    /// What the last decision was about.
+    #[must_use]
+    pub fn subject(&self) -> Subject<'_> {
+        let transaction = self.transaction.as_ref().or(self.finished.as_ref());
+        let only = || transaction.and_then(Transaction::only_recipient);
+        Subject {
+            connection: &self.connection,
+            message: transaction.map(|transaction| &transaction.facts),
+            recipient: self.candidate.as_ref().or_else(only),
+            recipients: transaction.map_or(0, |transaction| transaction.standing.recipients()),
+        }
+    }
+
+    /// Ends a message that the next command silently replaces: Sendmail begins the next one with a bare MAIL, and some
+    /// implementations without an ABORT. Called before [`Session::handle`], so that what was held for it is given back
+    /// before the next one is judged.
+    pub fn supersede(&mut self, command: &Command<'_>) -> Option<MessageEnd> {
+        if matches!(command, Command::Mail(_)) { self.abandon() } else { None }
+    }
+
+    /// Ends the current message, if any: at ABORT, and when the connection is lost.
+    pub fn abandon(&mut self) -> Option<MessageEnd> {
+        self.walk = None;
+        self.candidate = None;
+        self.transaction.take().map(|transaction| transaction.end_without_message())
+    }
+
+    /// Takes one command.
+    ///
+    /// # Errors
+    ///
+    /// A command that cannot come now; the connection is of no use any more.
+    pub fn handle(&mut self, command: Command<'_>) -> Result<Action, ProtocolError> {
+        self.finished = None;
+        let Some(taken) = self.taken else {
+            return self.negotiate(command);
+        };
+        if self.broken {
+            return Ok(self.handle_broken(command, taken.steps));
+        }
+        match command {
+            Command::Negotiate(_) => Err(ProtocolError::order("OPTNEG", "nothing but mail after the first one")),
+            Command::Macros(macros) => {
+                self.keep_macros(macros);
+                Ok(Action::Read)
+            }
+            Command::Connect(connect) => self.connect(connect),
+            Command::Helo(name) => self.helo(name),
+            Command::Mail(envelope) => self.mail(envelope),
+            Command::Recipient(envelope) => self.recipient(envelope),
+            Command::Data => {
+                self.open("DATA")?;
+                Ok(self.judge(Stage::Data))
+            }
+            Command::Header { name, value } => {
+                let kept_space = taken.steps.contains(Steps::HEADER_LEADING_SPACE);
+                self.open("HEADER")?.count_header(name, value, kept_space);
+                Ok(self.unjudged(Steps::NO_REPLY_HEADER))
+            }
+            Command::EndOfHeaders => {
+                self.open("EOH")?.count_end_of_headers();
+                Ok(self.unjudged(Steps::NO_REPLY_END_OF_HEADERS))
+            }
+            Command::Body(data) => {
+                self.open("BODY")?.count_body(data);
+                Ok(self.unjudged(Steps::NO_REPLY_BODY))
+            }
+            Command::EndOfMessage(data) => self.end_of_message(data),
+            Command::Unknown(_) => Ok(self.unjudged(Steps::NO_REPLY_UNKNOWN)),
+            Command::Abort => Ok(self.abandon().map_or(Action::Read, Action::Aborted)),
+            Command::Quit => Ok(Action::Close),
+            Command::QuitNewConnection => Ok(self.restart()),
+        }
+    }
+
+    /// Goes on with the answer to what was asked.
+    pub fn answer(&mut self, query: Query, answer: Answer) -> Action {
+        let Some(mut walk) = self.walk.take() else {
+            return Action::Read;
+        };
+        walk.answer(query, answer, &mut self.standing);
+        self.walk_on(walk)
+    }
+
+    /// A bug was met while this session was judged: the message is answered by `on_error`, and so is every later one.
+    pub fn break_down(&mut self, command: &Command<'_>) -> Action {
+        self.broken = true;
+        self.walk = None;
+        let steps = self.taken.map_or(Steps(0), |taken| taken.steps);
+        self.handle_broken(*command, steps)
+    }
+
+    fn negotiate(&mut self, command: Command<'_>) -> Result<Action, ProtocolError> {
+        let Command::Negotiate(offer) = command else {
+            return Err(ProtocolError::order(command.name(), "OPTNEG first"));
+        };
+        if offer.version < MIN_VERSION {
+            return Err(ProtocolError::Version { offered: offer.version });
+        }
+        let negotiation = Negotiation::new(offer, self.policy.needs(), self.transport);
+        self.taken = Some(negotiation.taken());
+        Ok(Action::Negotiated(negotiation))
+    }
+
+    fn keep_macros(&mut self, macros: Macros<'_>) {
+        if macros.command == b'M' {
+            self.mail_macros = Message::default();
+        }
+        for (name, value) in macros.iter().filter(|(_, value)| !value.is_empty()) {
+            match (macros.command, name) {
+                (b'C', b"{daemon_name}") => self.connection.listener = Some(String::from_utf8_lossy(value).into()),
+                (b'C', b"{daemon_port}") => self.connection.port = parse(value),
+                (b'H', b"{tls_version}") => self.connection.tls = true,
+                (b'M', b"{tls_version}") => self.mail_macros.tls = true,
+                (b'M', b"{auth_type}") => self.mail_macros.authenticated = true,
+                (b'M', b"{auth_authen}") => {
+                    self.mail_macros.authenticated = true;
+                    self.mail_macros.login = Some(String::from_utf8_lossy(value).to_lowercase().into());
+                }
+                (b'M', b"i") => self.mail_macros.queue_id = Some(String::from_utf8_lossy(value).into()),
+                (_, b"i") => {
+                    if let Some(transaction) = &mut self.transaction {
+                        transaction.name_queue(value);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn connect(&mut self, connect: Connect<'_>) -> Result<Action, ProtocolError> {
+        if self.connected {
+            return Err(ProtocolError::order("CONNECT", "one CONNECT for each SMTP session"));
+        }
+        self.connected = true;
+        let client = client_address(connect);
+        self.connection.client = client;
+        self.connection.client_name = client_name(connect.hostname);
+        self.connection.local_submission = connect.port == 0 && client.is_some_and(|address| address.is_loopback());
+        Ok(self.judge(Stage::Connect))
+    }
+
+    fn helo(&mut self, name: &[u8]) -> Result<Action, ProtocolError> {
+        self.expect_connect("HELO")?;
+        self.connection.helo = Some(Name::of_host(name));
+        Ok(self.judge(Stage::Helo))
+    }
+
+    fn mail(&mut self, envelope: Envelope<'_>) -> Result<Action, ProtocolError> {
+        self.expect_connect("MAIL")?;
+        let macros = std::mem::take(&mut self.mail_macros);
+        self.transaction = Some(Transaction::new(Message {
+            sender: Address::parse(envelope.address),
+            declared_size: declared_size(envelope),
+            tls: macros.tls || self.connection.tls,
+            ..macros
+        }));
+        Ok(self.judge(Stage::Mail))
+    }
+
+    fn recipient(&mut self, envelope: Envelope<'_>) -> Result<Action, ProtocolError> {
+        let transaction = self.open("RCPT")?;
+        transaction.seen_recipients += 1;
+        let position = transaction.standing.recipients() as u64 + 1;
+        self.candidate =
+            Some(Recipient { address: Address::parse(envelope.address), written: envelope.address.into(), position });
+        if position > MAX_RECIPIENTS as u64 {
+            let refusal = Refusal { rule: None, reply: Policy::too_many_recipients() };
+            let walk = Walk::new(Stage::Rcpt, self.next_id());
+            return Ok(self.refuse(walk, refusal));
+        }
+        Ok(self.judge(Stage::Rcpt))
+    }
+
+    fn end_of_message(&mut self, data: &[u8]) -> Result<Action, ProtocolError> {
+        let has_content = self.policy.needs().content;
+        let transaction = self.open("BODYEOB")?;
+        transaction.count_body(data);
+        if has_content {
+            transaction.facts.true_size = Some(transaction.size());
+        }
+        if let Some(refusal) = transaction.held_back.take() {
+            let walk = Walk::new(Stage::EndOfMessage, self.next_id());
+            return Ok(self.refuse(walk, refusal));
+        }
+        Ok(self.judge(Stage::EndOfMessage))
+    }
+
+    /// QUIT_NC: libmilter keeps the connection and what was negotiated, and expects a new CONNECT.
+    fn restart(&mut self) -> Action {
+        let fresh = Self::new(Arc::clone(&self.policy), self.id.session, self.transport);
+        *self = Self { taken: self.taken, id: self.id, ..fresh };
+        Action::Restart
+    }
+
+    /// The current message.
+    fn open(&mut self, command: &'static str) -> Result<&mut Transaction, ProtocolError> {
+        self.candidate = None;
+        self.transaction.as_mut().ok_or_else(|| ProtocolError::order(command, "MAIL first"))
+    }
+
+    fn expect_connect(&mut self, command: &'static str) -> Result<(), ProtocolError> {
+        self.candidate = None;
+        if self.connected { Ok(()) } else { Err(ProtocolError::order(command, "CONNECT first")) }
+    }
+
+    fn next_id(&mut self) -> DecisionId {
+        self.id.number = self.id.number.wrapping_add(1);
+        self.id
+    }
+
+    /// The answer to a command that no rule looks at.
+    fn unjudged(&self, no_reply: Steps) -> Action {
+        if self.owes(no_reply) { Action::Continue } else { Action::Read }
+    }
+
+    /// Whether the MTA waits for a reply to the command with this no-reply bit.
+    fn owes(&self, no_reply: Steps) -> bool {
+        self.taken.is_some_and(|taken| !taken.steps.contains(no_reply))
+    }
+
+    fn judge(&mut self, stage: Stage) -> Action {
+        let walk = Walk::new(stage, self.next_id());
+        let is_settled = self.transaction.as_ref().is_some_and(|transaction| transaction.is_settled(stage));
+        if is_settled || !self.policy.judges(stage) {
+            return self.pass(walk);
+        }
+        self.walk_on(walk)
+    }
+
+    fn walk_on(&mut self, mut walk: Walk) -> Action {
+        let mut nothing = MessageStanding::default();
+        loop {
+            let (message, standing) = match &mut self.transaction {
+                Some(transaction) => (Some(&transaction.facts), &mut transaction.standing),
+                None => (None, &mut nothing),
+            };
+            let case = Case { connection: &self.connection, message, candidate: self.candidate.as_ref() };
+            match self.policy.judge(&mut walk, &case, &self.standing, standing) {
+                Step::Ask(query) => {
+                    self.walk = Some(walk);
+                    return Action::Ask(query);
+                }
+                Step::Failed { .. } if self.policy.on_error() == OnError::Accept => walk.skip(),
+                Step::Failed { rule } => {
+                    return self.refuse(walk, Refusal { rule: Some(rule), reply: Policy::internal_error() });
+                }
+                Step::Passed => return self.pass(walk),
+                Step::Refused(refusal) => return self.refuse(walk, refusal),
+            }
+        }
+    }
+
+    /// Nothing at this stage refuses.
+    fn pass(&mut self, mut walk: Walk) -> Action {
+        let stage = walk.stage();
+        let mut decision = Decision::new(walk.id(), stage, self.owes_at(stage));
+        if let Some(transaction) = &mut self.transaction {
+            match (stage, &self.candidate) {
+                (Stage::Rcpt, Some(candidate)) => {
+                    decision.recipient = Some(RecipientEnd::Accepted);
+                    transaction.standing.add_recipient(candidate.clone(), &mut walk);
+                }
+                _ => transaction.standing.keep(&mut walk),
+            }
+        }
+        decision.matches = walk.into_matches();
+        if stage == Stage::EndOfMessage {
+            self.conclude(&mut decision);
+        }
+        Action::Decided(Box::new(decision))
+    }
+
+    /// The message is over and nothing refused it.
+    fn conclude(&mut self, decision: &mut Decision) {
+        let Some(mut transaction) = self.transaction.take() else {
+            return;
+        };
+        let enforced = self.policy.mode() == Mode::Enforce;
+        let judgement = transaction.standing.conclude(&self.policy);
+        decision.settlement = Settlement::Commit;
+        match judgement {
+            _ if !enforced => decision.accept(),
+            Judgement::Discard => decision.discard(),
+            Judgement::Pass { headers, without, quarantine } => {
+                let accepted: Vec<&Recipient> = transaction.standing.accepted().collect();
+                decision.headers = headers;
+                decision.delete = without.iter().filter_map(|i| accepted.get(*i)).map(|r| r.written.clone()).collect();
+                match quarantine {
+                    Some(rule) => decision.quarantine(rule),
+                    None => decision.accept(),
+                }
+            }
+        }
+        if self.taken.is_some_and(|taken| !taken.actions.contains(decision.actions())) {
+            decision.cannot_be_done(Policy::internal_error());
+        }
+        self.finished = Some(transaction);
+    }
+
+    /// A rule, or a failure, refuses.
+    fn refuse(&mut self, walk: Walk, refusal: Refusal) -> Action {
+        let stage = walk.stage();
+        let mut decision = Decision::new(walk.id(), stage, self.owes_at(stage));
+        decision.matches = walk.into_matches();
+        decision.rule = refusal.rule;
+        decision.settlement = match stage {
+            Stage::Rcpt | Stage::Data => Settlement::RollBack,
+            Stage::Connect | Stage::Helo | Stage::Mail => Settlement::Release,
+            Stage::Header | Stage::EndOfHeaders | Stage::Body | Stage::EndOfMessage => Settlement::Release,
+        };
+        if self.policy.mode() == Mode::Monitor {
+            self.watch(&mut decision, refusal);
+        } else if decision.owed && !(stage == Stage::Rcpt && self.connection.local_submission) {
+            self.speak(&mut decision, refusal);
+        } else {
+            self.hold_back(&mut decision, refusal);
+        }
+        Action::Decided(Box::new(decision))
+    }
+
+    fn speak(&mut self, decision: &mut Decision, refusal: Refusal) {
+        let class = refusal.reply.status().class();
+        decision.verdict = Verdict::Refuse(refusal.reply);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.refused(class);
+        }
+        match decision.stage {
+            Stage::Rcpt => decision.recipient = Some(RecipientEnd::refused(class)),
+            // The transaction stays open until RSET, and another DATA asks again.
+            Stage::Data => {}
+            Stage::Mail | Stage::EndOfMessage => {
+                self.finished = self.transaction.take();
+                decision.message = Some(MessageEnd::refused(class));
+            }
+            Stage::Connect | Stage::Helo | Stage::Header | Stage::EndOfHeaders | Stage::Body => {}
+        }
+    }
+
+    /// In monitor mode the message passes, and counts as one that was refused: nothing later is judged.
+    fn watch(&mut self, decision: &mut Decision, refusal: Refusal) {
+        decision.mode = Mode::Monitor;
+        decision.watched = Some(refusal.reply);
+        match decision.stage {
+            Stage::Rcpt => decision.recipient = Some(RecipientEnd::Accepted),
+            Stage::EndOfMessage => {
+                self.finished = self.transaction.take();
+                decision.accept();
+            }
+            Stage::Connect | Stage::Helo | Stage::Mail | Stage::Data => self.settle(),
+            Stage::Header | Stage::EndOfHeaders | Stage::Body => {}
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.settled = true;
+        }
+    }
+
+    /// Nothing can be said now: Postfix calls a refusal at RCPT of mail that did not come by SMTP a configuration error and
+    /// keeps it in the queue for ever, and a stage without a reply has none. It is said at the end of the message.
+    fn hold_back(&mut self, decision: &mut Decision, refusal: Refusal) {
+        decision.held_back = true;
+        decision.recipient = (decision.stage == Stage::Rcpt).then_some(RecipientEnd::Accepted);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.held_back.get_or_insert(refusal);
+        }
+    }
+
+    fn owes_at(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Connect => self.owes(Steps::NO_REPLY_CONNECT),
+            Stage::Helo => self.owes(Steps::NO_REPLY_HELO),
+            Stage::Mail => self.owes(Steps::NO_REPLY_MAIL),
+            Stage::Rcpt => self.owes(Steps::NO_REPLY_RECIPIENT),
+            Stage::Data => self.owes(Steps::NO_REPLY_DATA),
+            Stage::Header => self.owes(Steps::NO_REPLY_HEADER),
+            Stage::EndOfHeaders => self.owes(Steps::NO_REPLY_END_OF_HEADERS),
+            Stage::Body => self.owes(Steps::NO_REPLY_BODY),
+            Stage::EndOfMessage => true,
+        }
+    }
+
+    /// Everything that wants a reply gets one, by `on_error`.
+    fn handle_broken(&mut self, command: Command<'_>, steps: Steps) -> Action {
+        let owes = |no_reply| !steps.contains(no_reply);
+        let (stage, owed) = match command {
+            Command::Quit => return Action::Close,
+            Command::Abort => return self.abandon().map_or(Action::Read, Action::Aborted),
+            Command::Macros(_) | Command::Negotiate(_) | Command::QuitNewConnection => return Action::Read,
+            Command::Connect(_) => (Stage::Connect, owes(Steps::NO_REPLY_CONNECT)),
+            Command::Helo(_) => (Stage::Helo, owes(Steps::NO_REPLY_HELO)),
+            Command::Mail(_) => (Stage::Mail, owes(Steps::NO_REPLY_MAIL)),
+            Command::Recipient(_) => (Stage::Rcpt, owes(Steps::NO_REPLY_RECIPIENT)),
+            Command::Data => (Stage::Data, owes(Steps::NO_REPLY_DATA)),
+            Command::Header { .. } => (Stage::Header, owes(Steps::NO_REPLY_HEADER)),
+            Command::EndOfHeaders => (Stage::EndOfHeaders, owes(Steps::NO_REPLY_END_OF_HEADERS)),
+            Command::Body(_) => (Stage::Body, owes(Steps::NO_REPLY_BODY)),
+            Command::EndOfMessage(_) => (Stage::EndOfMessage, true),
+            Command::Unknown(_) => return self.unjudged(Steps::NO_REPLY_UNKNOWN),
+        };
+        let may_refuse = matches!(stage, Stage::Mail | Stage::Data | Stage::EndOfMessage)
+            || (stage == Stage::Rcpt && !self.connection.local_submission);
+        if !owed || !may_refuse || self.policy.on_error() == OnError::Accept {
+            return if owed { Action::Continue } else { Action::Read };
+        }
+        let mut decision = Decision::new(self.next_id(), stage, owed);
+        self.candidate = None;
+        self.speak(&mut decision, Refusal { rule: None, reply: Policy::internal_error() });
+        if stage != Stage::Rcpt {
+            decision.settlement = Settlement::Release;
+        }
+        Action::Decided(Box::new(decision))
+    }
+}
+
+/// Why the MTA's side of the conversation makes no sense. Ends the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProtocolError {
+    /// A frame is not a command.
+    Decode(DecodeError),
+    /// The bytes are not frames.
+    Frame(FrameError),
+    /// The command cannot come now.
+    Order {
+        /// The command's name.
+        command: &'static str,
+        /// What should have come.
+        expected: &'static str,
+    },
+    /// The MTA speaks an older protocol than any we know.
+    Version {
+        /// The version it offers.
+        offered: u32,
+    },
+}
+
+impl ProtocolError {
+    const fn order(command: &'static str, expected: &'static str) -> Self {
+        Self::Order { command, expected }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decode(error) => write!(f, "{error}"),
+            Self::Frame(error) => write!(f, "{error}"),
+            Self::Order { command, expected } => write!(f, "command {command}: out of order, expected {expected}"),
+            Self::Version { offered } => {
+                write!(f, "negotiation version: {offered}, expected at least {MIN_VERSION}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+impl From<DecodeError> for ProtocolError {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl From<FrameError> for ProtocolError {
+    fn from(error: FrameError) -> Self {
+        Self::Frame(error)
+    }
+}
+
+/// The address in whatever form the MTA writes it: `IPv6:` before it (Sendmail), expanded or short, or `unknown` although
+/// the family says IPv4 (Postfix with XCLIENT).
+fn client_address(connect: Connect<'_>) -> Option<IpAddr> {
+    let text = std::str::from_utf8(connect.address).ok()?.trim();
+    let prefix_length = "IPv6:".len();
+    let address = match text.split_at_checked(prefix_length) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case("IPv6:") => rest,
+        _ => text,
+    };
+    address.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// The verified name; a bracketed address stands for "none".
+fn client_name(hostname: &[u8]) -> Name {
+    if hostname.is_empty() || hostname.starts_with(b"[") { Name::new("unknown") } else { Name::of_host(hostname) }
+}
+
+/// `SIZE=` in any case; what is no number is left to the MTA, which has checked it first.
+fn declared_size(envelope: Envelope<'_>) -> Option<u64> {
+    let mut arguments = envelope.arguments;
+    arguments.find_map(|argument| {
+        let (name, value) = argument.split_at_checked("SIZE=".len())?;
+        if name.eq_ignore_ascii_case(b"SIZE=") { parse(value) } else { None }
+    })
+}
+
+fn parse<T: std::str::FromStr>(bytes: &[u8]) -> Option<T> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
