@@ -1,0 +1,120 @@
+//! In how many ways a rule is judged: by the declared size and by the true one, for each thing that its limit counts.
+
+use super::questions::Questions;
+use crate::config;
+use crate::config::Action;
+use crate::config::KeyPart;
+use crate::config::Size;
+use crate::facts::Stage;
+use crate::policy::limit::Measure;
+use crate::policy::limit::key_stage;
+
+/// One way in which a rule is judged, before it is put in a plan.
+#[derive(Clone, Copy)]
+pub(super) struct Aspect {
+    pub(super) measure: Option<Measure>,
+    pub(super) natural: Stage,
+    /// Judged by the declared size, at or after MAIL.
+    pub(super) declared: bool,
+}
+
+impl Aspect {
+    /// Connections are counted when they come, whenever it is spoken.
+    pub(super) fn is_counted_early(self, judged: Stage) -> bool {
+        judged < Stage::Mail && self.measure.is_some_and(Measure::is_of_connection)
+    }
+}
+
+/// How often and by what a rule is judged.
+pub(super) fn aspects(rule: &config::Rule, questions: &Questions<'_>, barrier: Stage) -> Vec<Aspect> {
+    let refuses = matches!(rule.action, Action::Refuse(_));
+    let by_declared = refuses && questions.size_is_lower_bound() && barrier < Stage::EndOfMessage;
+    let facts = questions.stage();
+    let facts_but_size = questions.stage_without_size().max(Stage::Mail);
+    let Some(limit) = &rule.limit else {
+        let mut aspects = vec![Aspect { measure: None, natural: facts, declared: false }];
+        if by_declared {
+            aspects.push(Aspect { measure: None, natural: facts_but_size, declared: true });
+        }
+        return aspects;
+    };
+    let key = limit.key.iter().map(|part| key_stage(*part)).max().unwrap_or(Stage::Connect);
+    let mut aspects = Vec::new();
+    for measure in measures(limit) {
+        let counted = measure.stage().max(key);
+        aspects.push(Aspect { measure: Some(measure), natural: facts.max(counted), declared: false });
+        let repeats = measure == Measure::Messages && by_declared;
+        if repeats {
+            aspects.push(Aspect { measure: Some(measure), natural: facts_but_size.max(counted), declared: true });
+        }
+        if measure == Measure::Bytes && facts < Stage::EndOfMessage {
+            let natural = Stage::EndOfMessage;
+            aspects.push(Aspect { measure: Some(measure), natural, declared: false });
+        }
+    }
+    aspects
+}
+
+fn measures(limit: &config::Limit) -> Vec<Measure> {
+    let all = [Measure::Connections, Measure::Concurrent, Measure::Messages, Measure::Recipients, Measure::Bytes];
+    all.into_iter()
+        .filter(|measure| match measure {
+            Measure::Concurrent => limit.concurrent.is_some(),
+            Measure::Bytes | Measure::Connections | Measure::Messages | Measure::Recipients => {
+                !rates(limit, *measure).is_empty()
+            }
+        })
+        .collect()
+}
+
+pub(super) fn rates(limit: &config::Limit, measure: Measure) -> &[config::Rate] {
+    match measure {
+        Measure::Bytes => &limit.bytes,
+        Measure::Concurrent => &[],
+        Measure::Connections => &limit.connections,
+        Measure::Messages => &limit.messages,
+        Measure::Recipients => &limit.recipients,
+    }
+}
+
+/// Whether what is counted differs between recipients.
+pub(super) fn counts_recipients(limit: &config::Limit, aspect: Aspect) -> bool {
+    let in_key = limit.key.iter().any(|part| matches!(part, KeyPart::Recipient | KeyPart::RecipientDomain));
+    in_key || aspect.measure == Some(Measure::Recipients)
+}
+
+/// A limit as a sentence.
+pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
+    let bounds: Vec<String> = match measure {
+        Measure::Concurrent => vec![format!("at most {} connections at once", limit.concurrent.unwrap_or_default())],
+        Measure::Bytes => {
+            let shown =
+                |rate: &config::Rate| format!("at most {} in any {}", Size(rate.amount), config::Span(rate.per));
+            limit.bytes.iter().map(shown).collect()
+        }
+        Measure::Connections | Measure::Messages | Measure::Recipients => {
+            let name = measure.name();
+            let shown =
+                |rate: &config::Rate| format!("at most {} {name} in any {}", rate.amount, config::Span(rate.per));
+            rates(limit, measure).iter().map(shown).collect()
+        }
+    };
+    let parts: Vec<String> = limit.key.iter().map(|part| key_name(*part)).collect();
+    let key = if parts.is_empty() { "in all".to_owned() } else { format!("for each {}", parts.join(" and ")) };
+    format!("{} {key}", bounds.join(" and "))
+}
+
+fn key_name(part: KeyPart) -> String {
+    let name = match part {
+        KeyPart::Client { v4: 32, v6: 128 } => "client",
+        KeyPart::Client { v4, v6 } => return format!("client network (/{v4} for IPv4, /{v6} for IPv6)"),
+        KeyPart::Helo => "HELO name",
+        KeyPart::Listener => "listener",
+        KeyPart::Login => "login",
+        KeyPart::Recipient => "recipient",
+        KeyPart::RecipientDomain => "recipient domain",
+        KeyPart::Sender => "sender",
+        KeyPart::SenderDomain => "sender domain",
+    };
+    name.to_owned()
+}

@@ -1,0 +1,196 @@
+//! Conditions compiled: lists by number, what is cheap first; and whether each list is what its condition needs.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use crate::config;
+use crate::config::At;
+use crate::config::Config;
+use crate::config::Diagnostic;
+use crate::config::Diagnostics;
+use crate::facts::Fact;
+use crate::policy::condition::Condition;
+use crate::policy::condition::Question;
+use crate::policy::list::List;
+
+/// What conditions refer to by number.
+pub(super) struct References<'a> {
+    config: &'a Config,
+    /// The named lists first, then one for each set of values written into a condition.
+    pub(super) lists: Vec<List>,
+    /// Paths whose free space is asked.
+    pub(super) paths: Vec<PathBuf>,
+    /// Index and use of each named list.
+    named: HashMap<&'a str, (usize, bool)>,
+}
+
+impl<'a> References<'a> {
+    pub(super) fn new(config: &'a Config, diagnostics: &mut Diagnostics) -> Self {
+        let mut named: HashMap<&str, (usize, bool)> = HashMap::new();
+        for (index, list) in config.lists.iter().enumerate() {
+            if named.insert(&list.name.value, (index, false)).is_some() {
+                let message = format!("list `{}` stands in another file already", list.name.value);
+                diagnostics.push(Diagnostic::error(list.name.place.clone(), message));
+            }
+        }
+        Self { config, lists: config.lists.iter().map(List::new).collect(), paths: Vec::new(), named }
+    }
+
+    /// `when` and not `unless`, what is cheap first.
+    pub(super) fn condition(&mut self, rule: &'a config::Rule, diagnostics: &mut Diagnostics) -> Condition {
+        let mut parts = vec![self.compile(&rule.when, diagnostics)];
+        if let Some(unless) = &rule.unless {
+            parts.push(Condition::Not(Box::new(self.compile(unless, diagnostics))));
+        }
+        sorted(parts)
+    }
+
+    fn compile(&mut self, condition: &'a config::Condition, diagnostics: &mut Diagnostics) -> Condition {
+        match condition {
+            config::Condition::All(parts) => sorted(parts.iter().map(|part| self.compile(part, diagnostics)).collect()),
+            config::Condition::Any(parts) => {
+                let mut parts: Vec<_> = parts.iter().map(|part| self.compile(part, diagnostics)).collect();
+                parts.sort_by_key(Condition::cost);
+                Condition::Any(parts)
+            }
+            config::Condition::Not(part) => Condition::Not(Box::new(self.compile(part, diagnostics))),
+            config::Condition::Fact(question) => Condition::Question(self.question(&question.value, diagnostics)),
+        }
+    }
+
+    fn question(&mut self, question: &'a config::Question, diagnostics: &mut Diagnostics) -> Question {
+        let fact = question.fact();
+        match question {
+            config::Question::Authenticated(wanted) => Question::Authenticated(*wanted),
+            config::Question::Client(values) => {
+                let inline = values.inline.iter().map(|network| (*network, ""));
+                Question::Client(self.indices(fact, values, diagnostics, |list| list.add_networks(inline)))
+            }
+            config::Question::ClientName(values) => Question::ClientName(self.domains(fact, values, diagnostics)),
+            config::Question::DiskFree { path, below } => {
+                let known = self.paths.iter().position(|known| known == path);
+                let path = known.unwrap_or_else(|| {
+                    self.paths.push(path.clone());
+                    self.paths.len() - 1
+                });
+                Question::DiskFree { path, below: *below }
+            }
+            config::Question::Helo(values) => Question::Helo(self.domains(fact, values, diagnostics)),
+            config::Question::Listener(names) => Question::Listener(names.clone()),
+            config::Question::Login(values) => Question::Login(self.indices(fact, values, diagnostics, |list| {
+                values.inline.iter().for_each(|login| list.add_login(login, ""));
+            })),
+            config::Question::OverQuota(values) => Question::OverQuota(self.addresses(fact, values, diagnostics)),
+            config::Question::Port(ports) => Question::Port(ports.clone()),
+            config::Question::Recipient(values) => Question::Recipient(self.addresses(fact, values, diagnostics)),
+            config::Question::Recipients(comparison) => Question::Recipients(*comparison),
+            config::Question::Sender(values) => Question::Sender(self.addresses(fact, values, diagnostics)),
+            config::Question::SenderDomain(values) => Question::SenderDomain(self.domains(fact, values, diagnostics)),
+            config::Question::SenderLoginMismatch(lists) => {
+                let index = lists.iter().filter_map(|name| self.named_list(fact, name, diagnostics)).next();
+                Question::SenderLoginMismatch(index.unwrap_or_default())
+            }
+            config::Question::Size(comparison) => Question::Size(*comparison),
+            config::Question::Tls(wanted) => Question::Tls(*wanted),
+        }
+    }
+
+    fn domains(
+        &mut self,
+        fact: Fact,
+        values: &'a config::Values<config::DomainPattern>,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<usize> {
+        self.indices(fact, values, diagnostics, |list| {
+            values.inline.iter().for_each(|pattern| list.add_domain(pattern, ""))
+        })
+    }
+
+    fn addresses(
+        &mut self,
+        fact: Fact,
+        values: &'a config::Values<config::AddressPattern>,
+        diagnostics: &mut Diagnostics,
+    ) -> Vec<usize> {
+        self.indices(fact, values, diagnostics, |list| {
+            values.inline.iter().for_each(|pattern| list.add_address(pattern, ""))
+        })
+    }
+
+    /// The lists named, and one without a name for what is written in place.
+    fn indices<T>(
+        &mut self,
+        fact: Fact,
+        values: &'a config::Values<T>,
+        diagnostics: &mut Diagnostics,
+        add: impl FnOnce(&mut List),
+    ) -> Vec<usize> {
+        let mut indices: Vec<usize> =
+            values.lists.iter().filter_map(|name| self.named_list(fact, name, diagnostics)).collect();
+        if !values.inline.is_empty() {
+            let mut list = List::default();
+            add(&mut list);
+            self.lists.push(list);
+            indices.push(self.lists.len() - 1);
+        }
+        indices
+    }
+
+    fn named_list(&mut self, fact: Fact, name: &At<String>, diagnostics: &mut Diagnostics) -> Option<usize> {
+        let Some((index, used)) = self.named.get_mut(name.value.as_str()) else {
+            let mut names: Vec<&str> = self.named.keys().copied().collect();
+            names.sort_unstable();
+            let hint = if names.is_empty() {
+                "define it: [lists.NAME]".to_owned()
+            } else {
+                format!("lists: {}", names.join(", "))
+            };
+            let message = format!("there is no list `{}`", name.value);
+            diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
+            return None;
+        };
+        *used = true;
+        let list = self.config.lists.get(*index)?;
+        let (kind, fits) = match fact {
+            Fact::Client => ("networks", !list.networks.is_empty()),
+            Fact::ClientName | Fact::Helo | Fact::SenderDomain => ("domains", !list.domains.is_empty()),
+            Fact::Login => ("logins", !list.logins.is_empty()),
+            Fact::SenderLoginMismatch => ("senders", !list.senders.is_empty()),
+            Fact::OverQuota | Fact::Recipient | Fact::Sender => {
+                ("addresses or domains", !list.addresses.is_empty() || !list.domains.is_empty())
+            }
+            Fact::Authenticated
+            | Fact::DiskFree
+            | Fact::Listener
+            | Fact::Port
+            | Fact::Recipients
+            | Fact::Size
+            | Fact::Tls => ("", true),
+        };
+        if !fits {
+            let message = format!("list `{}` has no {kind}, which `{}` needs", name.value, fact.name());
+            diagnostics.push(Diagnostic::error(name.place.clone(), message));
+        }
+        Some(*index)
+    }
+
+    pub(super) fn report_unused_lists(&self, diagnostics: &mut Diagnostics) {
+        for list in &self.config.lists {
+            if self.named.get(list.name.value.as_str()).is_some_and(|(_, used)| !used) {
+                let message = format!("list `{}` is not used by any rule", list.name.value);
+                diagnostics.push(Diagnostic::warning(list.name.place.clone(), message));
+            }
+        }
+    }
+}
+
+fn sorted(mut parts: Vec<Condition>) -> Condition {
+    parts.sort_by_key(Condition::cost);
+    match parts.pop() {
+        Some(only) if parts.is_empty() => only,
+        last => {
+            parts.extend(last);
+            Condition::All(parts)
+        }
+    }
+}
