@@ -1,6 +1,8 @@
 //! Free space of file systems, asked at most once a second.
 
+use std::io;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -8,9 +10,17 @@ use std::time::Duration;
 use nix::sys::statvfs::statvfs;
 
 use crate::facts::Answer;
+use crate::policy::Policy;
 
 /// How long an answer is good.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// The first path of the policy whose free space cannot be told: every message that such a rule is about would wait.
+#[must_use]
+pub fn unusable_path(policy: &Policy) -> Option<(PathBuf, io::Error)> {
+    let asked = policy.paths().iter().map(|path| (path, statvfs(path)));
+    asked.into_iter().find_map(|(path, answer)| Some((path.clone(), answer.err()?.into())))
+}
 
 /// The last answer for each path.
 pub(super) struct DiskSpace {

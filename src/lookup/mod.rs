@@ -7,6 +7,7 @@ mod disk;
 mod ledger;
 mod limits;
 
+pub use disk::unusable_path;
 pub use ledger::Ledger;
 
 use std::sync::Arc;

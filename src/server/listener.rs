@@ -158,6 +158,13 @@ fn clear(path: &Path) -> Result<(), BindError> {
 /// Why the daemon cannot start.
 #[derive(Debug)]
 pub enum BindError {
+    /// The free space of a path that a rule asks about cannot be told.
+    DiskFree {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// There is no such group, or nobody can say.
     Group {
         /// What the configuration calls it.
@@ -210,6 +217,9 @@ pub enum BindError {
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::DiskFree { path, error } => {
+                write!(f, "disk_free: cannot ask for the free space of {}: {error}", path.display())
+            }
             Self::Group { name, error: None } => {
                 write!(f, "server.socket_group: there is no group `{name}` on this system")
             }
@@ -243,7 +253,8 @@ impl std::error::Error for BindError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Group { error, .. } => error.as_ref().map(|error| error as _),
-            Self::Http { error, .. }
+            Self::DiskFree { error, .. }
+            | Self::Http { error, .. }
             | Self::Inherited { error, .. }
             | Self::Listen { error, .. }
             | Self::Permissions { error, .. } => Some(error),

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
+use crate::lookup;
 use crate::lookup::Ledger;
 use crate::lookup::Shared;
 use crate::metrics::Metrics;
@@ -69,6 +70,9 @@ impl Server {
     ///
     /// The first socket that cannot be had, with the reason; nothing is served then.
     pub async fn bind(config: &Config, policy: Policy) -> Result<Self, BindError> {
+        if let Some((path, error)) = lookup::unusable_path(&policy) {
+            return Err(BindError::DiskFree { path, error });
+        }
         let policy = Arc::new(policy);
         let metrics = Metrics::new(Arc::clone(&policy)).map_err(BindError::Metrics)?;
         let mut listeners = listener::inherited()?;

@@ -19,8 +19,10 @@ pub(super) struct Transaction {
     pub(super) settled: bool,
     /// A refusal that could not be spoken when it was found.
     pub(super) held_back: Option<Refusal>,
-    /// The class of the last refusal.
-    last_refusal: Option<Class>,
+    /// The class of the last refusal at RCPT.
+    refused_recipient: Option<Class>,
+    /// The class of the refusal at DATA, which leaves the transaction open: another DATA asks again.
+    pub(super) refused_data: Option<Class>,
     /// Octets of the header and of the body, as the client sent them.
     size: u64,
 }
@@ -36,18 +38,16 @@ impl Transaction {
         self.settled || (stage > Stage::Rcpt && all_refused)
     }
 
-    /// Notes a refusal that was spoken.
-    pub(super) const fn refused(&mut self, class: Class) {
-        self.last_refusal = Some(class);
+    /// Notes that a recipient was refused.
+    pub(super) const fn refused_recipient(&mut self, class: Class) {
+        self.refused_recipient = Some(class);
     }
 
-    /// What became of it when it ends before its content was judged: where every recipient, or DATA, was refused, it is
+    /// What became of it when it ends before its content was judged: where DATA or every recipient was refused, it is
     /// refused; else the client gave up.
     pub(super) fn end_without_message(&self) -> MessageEnd {
-        match self.last_refusal {
-            Some(class) if self.standing.recipients() == 0 || self.settled => MessageEnd::refused(class),
-            _ => MessageEnd::Aborted,
-        }
+        let no_recipient = self.refused_recipient.filter(|_| self.standing.recipients() == 0);
+        self.refused_data.or(no_recipient).map_or(MessageEnd::Aborted, MessageEnd::refused)
     }
 
     /// Takes the queue id from the first macro that has it.

@@ -1,0 +1,225 @@
+//! From a command to a decision: the walk through the policy, and what follows from where it ends.
+
+use super::Action;
+use super::Decision;
+use super::MessageEnd;
+use super::RecipientEnd;
+use super::Session;
+use super::Settlement;
+use super::Verdict;
+use crate::config::Mode;
+use crate::config::OnError;
+use crate::facts::Recipient;
+use crate::facts::Stage;
+use crate::policy::Case;
+use crate::policy::Judgement;
+use crate::policy::MessageStanding;
+use crate::policy::Policy;
+use crate::policy::Refusal;
+use crate::policy::Step;
+use crate::policy::Walk;
+use crate::wire::Command;
+use crate::wire::Steps;
+
+impl Session {
+    pub(super) fn judge(&mut self, stage: Stage) -> Action {
+        let walk = Walk::new(stage, self.next_id());
+        let is_settled = self.transaction.as_ref().is_some_and(|transaction| transaction.is_settled(stage));
+        if is_settled || !self.policy.judges(stage) {
+            return self.pass(walk);
+        }
+        self.walk_on(walk)
+    }
+
+    pub(super) fn walk_on(&mut self, mut walk: Walk) -> Action {
+        let mut nothing = MessageStanding::default();
+        loop {
+            let (message, standing) = match &mut self.transaction {
+                Some(transaction) => (Some(&transaction.facts), &mut transaction.standing),
+                None => (None, &mut nothing),
+            };
+            let case = Case { connection: &self.connection, message, candidate: self.candidate.as_ref() };
+            match self.policy.judge(&mut walk, &case, &self.standing, standing) {
+                Step::Ask(query) => {
+                    self.walk = Some(walk);
+                    return Action::Ask(query);
+                }
+                Step::Failed { .. } if self.policy.on_error() == OnError::Accept => walk.skip(),
+                Step::Failed { rule } => {
+                    return self.refuse(walk, Refusal { rule: Some(rule), reply: Policy::internal_error() });
+                }
+                Step::Passed => return self.pass(walk),
+                Step::Refused(refusal) => return self.refuse(walk, refusal),
+            }
+        }
+    }
+
+    /// Nothing at this stage refuses.
+    fn pass(&mut self, mut walk: Walk) -> Action {
+        let stage = walk.stage();
+        let mut decision = Decision::new(walk.id(), stage, self.owes_at(stage));
+        if let Some(transaction) = &mut self.transaction {
+            match (stage, &self.candidate) {
+                (Stage::Rcpt, Some(candidate)) => {
+                    decision.recipient = Some(RecipientEnd::Accepted);
+                    transaction.standing.add_recipient(candidate.clone(), &mut walk);
+                }
+                (Stage::Data, _) => {
+                    transaction.refused_data = None;
+                    transaction.standing.keep(&mut walk);
+                }
+                _ => transaction.standing.keep(&mut walk),
+            }
+        }
+        decision.matches = walk.into_matches();
+        if stage == Stage::EndOfMessage {
+            self.conclude(&mut decision);
+        }
+        Action::Decided(Box::new(decision))
+    }
+
+    /// The message is over and nothing refused it.
+    fn conclude(&mut self, decision: &mut Decision) {
+        let Some(mut transaction) = self.transaction.take() else {
+            return;
+        };
+        let enforced = self.policy.mode() == Mode::Enforce;
+        let judgement = transaction.standing.conclude(&self.policy);
+        decision.settlement = Settlement::Commit;
+        match judgement {
+            _ if !enforced => decision.accept(),
+            Judgement::Discard => decision.discard(),
+            Judgement::Pass { headers, without, quarantine } => {
+                let accepted: Vec<&Recipient> = transaction.standing.accepted().collect();
+                decision.headers = headers;
+                decision.delete = without.iter().filter_map(|i| accepted.get(*i)).map(|r| r.written.clone()).collect();
+                match quarantine {
+                    Some(rule) => decision.quarantine(rule),
+                    None => decision.accept(),
+                }
+            }
+        }
+        if self.taken.is_some_and(|taken| !taken.actions.contains(decision.actions())) {
+            decision.cannot_be_done(Policy::internal_error());
+        }
+        self.finished = Some(transaction);
+    }
+
+    /// A rule, or a failure, refuses.
+    pub(super) fn refuse(&mut self, walk: Walk, refusal: Refusal) -> Action {
+        let stage = walk.stage();
+        let mut decision = Decision::new(walk.id(), stage, self.owes_at(stage));
+        decision.matches = walk.into_matches();
+        decision.rule = refusal.rule;
+        decision.settlement = match stage {
+            Stage::Rcpt | Stage::Data => Settlement::RollBack,
+            Stage::Connect | Stage::Helo | Stage::Mail => Settlement::Release,
+            Stage::Header | Stage::EndOfHeaders | Stage::Body | Stage::EndOfMessage => Settlement::Release,
+        };
+        if self.policy.mode() == Mode::Monitor {
+            self.watch(&mut decision, refusal);
+        } else if decision.owed && !(stage == Stage::Rcpt && self.connection.local_submission) {
+            self.speak(&mut decision, refusal);
+        } else {
+            self.hold_back(&mut decision, refusal);
+        }
+        Action::Decided(Box::new(decision))
+    }
+
+    pub(super) fn speak(&mut self, decision: &mut Decision, refusal: Refusal) {
+        let class = refusal.reply.status().class();
+        decision.verdict = Verdict::Refuse(refusal.reply);
+        match (decision.stage, &mut self.transaction) {
+            (Stage::Rcpt, transaction) => {
+                decision.recipient = Some(RecipientEnd::refused(class));
+                if let Some(transaction) = transaction {
+                    transaction.refused_recipient(class);
+                }
+            }
+            (Stage::Data, Some(transaction)) => transaction.refused_data = Some(class),
+            (Stage::Mail | Stage::EndOfMessage, transaction) => {
+                self.finished = transaction.take();
+                decision.message = Some(MessageEnd::refused(class));
+            }
+            (Stage::Connect | Stage::Helo | Stage::Data, _) => {}
+            (Stage::Header | Stage::EndOfHeaders | Stage::Body, _) => {}
+        }
+    }
+
+    /// In monitor mode the message passes, and counts as one that was refused: nothing later is judged.
+    fn watch(&mut self, decision: &mut Decision, refusal: Refusal) {
+        decision.mode = Mode::Monitor;
+        decision.watched = Some(refusal.reply);
+        match decision.stage {
+            Stage::Rcpt => decision.recipient = Some(RecipientEnd::Accepted),
+            Stage::EndOfMessage => {
+                self.finished = self.transaction.take();
+                decision.accept();
+            }
+            Stage::Connect | Stage::Helo | Stage::Mail | Stage::Data => self.settle(),
+            Stage::Header | Stage::EndOfHeaders | Stage::Body => {}
+        }
+    }
+
+    fn settle(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.settled = true;
+        }
+    }
+
+    /// Nothing can be said now: Postfix calls a refusal at RCPT of mail that did not come by SMTP a configuration error and
+    /// keeps it in the queue for ever, and a stage without a reply has none. It is said at the end of the message.
+    fn hold_back(&mut self, decision: &mut Decision, refusal: Refusal) {
+        decision.held_back = true;
+        decision.recipient = (decision.stage == Stage::Rcpt).then_some(RecipientEnd::Accepted);
+        if let Some(transaction) = &mut self.transaction {
+            transaction.held_back.get_or_insert(refusal);
+        }
+    }
+
+    pub(super) fn owes_at(&self, stage: Stage) -> bool {
+        match stage {
+            Stage::Connect => self.owes(Steps::NO_REPLY_CONNECT),
+            Stage::Helo => self.owes(Steps::NO_REPLY_HELO),
+            Stage::Mail => self.owes(Steps::NO_REPLY_MAIL),
+            Stage::Rcpt => self.owes(Steps::NO_REPLY_RECIPIENT),
+            Stage::Data => self.owes(Steps::NO_REPLY_DATA),
+            Stage::Header => self.owes(Steps::NO_REPLY_HEADER),
+            Stage::EndOfHeaders => self.owes(Steps::NO_REPLY_END_OF_HEADERS),
+            Stage::Body => self.owes(Steps::NO_REPLY_BODY),
+            Stage::EndOfMessage => true,
+        }
+    }
+
+    /// Everything that wants a reply gets one, by `on_error`.
+    pub(super) fn handle_broken(&mut self, command: Command<'_>, steps: Steps) -> Action {
+        let owes = |no_reply| !steps.contains(no_reply);
+        let (stage, owed) = match command {
+            Command::Quit => return Action::Close,
+            Command::Abort => return self.abandon().map_or(Action::Read, Action::Aborted),
+            Command::Macros(_) | Command::Negotiate(_) | Command::QuitNewConnection => return Action::Read,
+            Command::Connect(_) => (Stage::Connect, owes(Steps::NO_REPLY_CONNECT)),
+            Command::Helo(_) => (Stage::Helo, owes(Steps::NO_REPLY_HELO)),
+            Command::Mail(_) => (Stage::Mail, owes(Steps::NO_REPLY_MAIL)),
+            Command::Recipient(_) => (Stage::Rcpt, owes(Steps::NO_REPLY_RECIPIENT)),
+            Command::Data => (Stage::Data, owes(Steps::NO_REPLY_DATA)),
+            Command::Header { .. } => (Stage::Header, owes(Steps::NO_REPLY_HEADER)),
+            Command::EndOfHeaders => (Stage::EndOfHeaders, owes(Steps::NO_REPLY_END_OF_HEADERS)),
+            Command::Body(_) => (Stage::Body, owes(Steps::NO_REPLY_BODY)),
+            Command::EndOfMessage(_) => (Stage::EndOfMessage, true),
+            Command::Unknown(_) => return self.unjudged(Steps::NO_REPLY_UNKNOWN),
+        };
+        let may_refuse = matches!(stage, Stage::Mail | Stage::Data | Stage::EndOfMessage)
+            || (stage == Stage::Rcpt && !self.connection.local_submission);
+        if !owed || !may_refuse || self.policy.on_error() == OnError::Accept {
+            return if owed { Action::Continue } else { Action::Read };
+        }
+        let mut decision = Decision::new(self.next_id(), stage, owed);
+        self.candidate = None;
+        self.speak(&mut decision, Refusal { rule: None, reply: Policy::internal_error() });
+        if stage != Stage::Rcpt {
+            decision.settlement = Settlement::Release;
+        }
+        Action::Decided(Box::new(decision))
+    }
+}
