@@ -133,3 +133,107 @@ fn told(exceeded: &limits::Exceeded) -> Exceeded {
         retry_at: exceeded.retry_after.and_then(|after| Clock::time_of_day().checked_add(after)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::Source;
+    use crate::policy::Policy;
+
+    const CONFIG: &str = r#"
+        [[rule]]
+        name = "limits"
+        limit = { key = "login", messages = "2/hour", recipients = "3/hour", bytes = "1000 B/hour", concurrent = 1 }
+    "#;
+
+    fn shared() -> Arc<Shared> {
+        let sources = vec![Source { path: "test.toml".into(), text: CONFIG.to_owned() }];
+        let (config, mut diagnostics) = Config::read(sources);
+        let policy = Policy::compile(&config, &mut diagnostics);
+        Shared::new(Arc::new(policy.unwrap_or_else(|| panic!("{diagnostics}"))))
+    }
+
+    fn counter(shared: &Shared, measure: &str) -> usize {
+        shared.policy.counters().iter().position(|counter| counter.measure.name() == measure).unwrap()
+    }
+
+    fn hold(ledger: &mut Ledger, measure: &str, amount: Amount, scope: Scope) -> bool {
+        let counter = counter(&ledger.shared, measure);
+        let hold = Hold { counter, key: Key::from_slice(b"alice"), amount, scope };
+        ledger.hold(&hold) == Answer::Within
+    }
+
+    fn message(ledger: &mut Ledger) -> bool {
+        hold(ledger, "messages", Amount::Total(1), Scope::Message)
+    }
+
+    #[test]
+    fn what_is_not_accepted_costs_nothing() {
+        let shared = shared();
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        for _ in 0..10 {
+            assert!(message(&mut ledger));
+            ledger.release();
+        }
+        drop(ledger);
+        let mut lost = Ledger::new(Arc::clone(&shared));
+        assert!(message(&mut lost));
+        drop(lost);
+        let mut ledger = Ledger::new(shared);
+        for _ in 0..2 {
+            assert!(message(&mut ledger));
+            ledger.commit();
+        }
+        assert!(!message(&mut ledger), "two were accepted");
+    }
+
+    #[test]
+    fn one_message_is_one_message_however_often_it_is_judged() {
+        let mut ledger = Ledger::new(shared());
+        for _ in 0..5 {
+            assert!(message(&mut ledger));
+        }
+        ledger.commit();
+        assert!(message(&mut ledger));
+    }
+
+    #[test]
+    fn a_refused_recipient_is_given_back_and_the_others_stay() {
+        let mut ledger = Ledger::new(shared());
+        let recipient = |ledger: &mut Ledger| {
+            ledger.mark();
+            hold(ledger, "recipients", Amount::Add(1), Scope::Message)
+        };
+        assert!(recipient(&mut ledger));
+        for _ in 0..5 {
+            assert!(recipient(&mut ledger));
+            ledger.roll_back();
+        }
+        assert!(recipient(&mut ledger) && recipient(&mut ledger));
+        assert!(!recipient(&mut ledger), "three are held");
+    }
+
+    #[test]
+    fn what_was_declared_is_corrected_by_what_came() {
+        let shared = shared();
+        let (mut ledger, mut other) = (Ledger::new(Arc::clone(&shared)), Ledger::new(shared));
+        let size = |ledger: &mut Ledger, octets| hold(ledger, "bytes", Amount::Total(octets), Scope::Message);
+        assert!(size(&mut ledger, 900) && !size(&mut other, 200));
+        assert!(size(&mut ledger, 100) && size(&mut other, 200), "the rest is free again");
+        ledger.commit();
+        assert!(size(&mut other, 900) && !size(&mut other, 901));
+    }
+
+    #[test]
+    fn a_connection_holds_its_place_until_it_ends() {
+        let shared = shared();
+        let (mut first, mut second) = (Ledger::new(Arc::clone(&shared)), Ledger::new(shared));
+        let connect = |ledger: &mut Ledger| hold(ledger, "concurrent", Amount::Add(1), Scope::Connection);
+        assert!(connect(&mut first));
+        first.release();
+        assert!(!connect(&mut second), "a message that ends does not end the connection");
+        drop(first);
+        assert!(connect(&mut second));
+    }
+}

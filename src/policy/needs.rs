@@ -10,7 +10,7 @@ use crate::facts::Stage;
 /// The steps and powers that the policy in force needs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Needs {
-    /// Whether something may be refused at CONNECT.
+    /// Whether something may be refused at CONNECT, or is counted there.
     pub answers_connect: bool,
     /// Whether something may be refused at MAIL.
     pub answers_mail: bool,
@@ -41,9 +41,12 @@ impl Needs {
                 })
         };
         let tests = || plans.iter().flatten();
+        // Postfix keeps a CONNECT that wants no reply to itself until the client says MAIL: nobody would count the idle.
+        let at_connect = plans.get(Stage::Connect as usize).into_iter().flatten();
+        let counts_connections = at_connect.into_iter().any(|test| test.limit.is_some());
         let counts_octets = |limit: &super::limit::Limit| limit.measure == Measure::Bytes;
         Self {
-            answers_connect: answers(Stage::Connect),
+            answers_connect: answers(Stage::Connect) || counts_connections,
             answers_mail: answers(Stage::Mail),
             answers_rcpt: answers(Stage::Rcpt),
             answers_data: answers(Stage::Data),

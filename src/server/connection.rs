@@ -226,3 +226,106 @@ impl<E: Into<ProtocolError>> From<E> for Ended {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::io::AsyncReadExt as _;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::UnixStream;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::config::Source;
+    use crate::facts::Query;
+    use crate::lookup::Shared;
+    use crate::metrics::Metrics;
+    use crate::policy::Policy;
+    use crate::session::Transport;
+
+    /// A look-up with a bug, or one that never comes back.
+    #[derive(Clone, Copy)]
+    enum Broken {
+        Hangs,
+        Panics,
+    }
+
+    impl Lookup for Broken {
+        fn begin(&mut self) {}
+
+        async fn answer(&mut self, _: &Query) -> Answer {
+            match self {
+                Self::Hangs => std::future::pending().await,
+                Self::Panics => panic!("planted"),
+            }
+        }
+
+        fn settle(&mut self, _: Settlement) {}
+
+        fn restart(&mut self) {}
+    }
+
+    fn context(settings: &str) -> Context {
+        let text = format!(
+            "{settings}\n[[rule]]\nname = \"full\"\nwhen.disk_free = {{ path = \"/\", below = \"1 B\" }}"
+        );
+        let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
+        let policy = Arc::new(Policy::compile(&config, &mut diagnostics).expect("the policy is fine"));
+        Context {
+            metrics: Metrics::new(Arc::clone(&policy)).unwrap(),
+            lookups: Shared::new(Arc::clone(&policy)),
+            deadline: config.server.deadline,
+            max_sessions: 1,
+            active: AtomicUsize::new(0),
+            next_session: AtomicU64::new(1),
+            stopping: watch::Sender::new(false),
+            policy,
+        }
+    }
+
+    /// Negotiates, says MAIL twice with an ABORT between, and returns all that came back after the negotiation.
+    async fn answers(settings: &str, lookup: Broken) -> (String, String) {
+        let context = context(settings);
+        let (mut mta, ours) = UnixStream::pair().unwrap();
+        let session = Session::new(Arc::clone(&context.policy), 1, Transport::Unix);
+        mta.write_all(b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff").await.unwrap();
+        mta.write_all(b"\0\0\0\x11Cmx\x004\0\x19192.0.2.1\0").await.unwrap();
+        let mail = b"\0\0\0\x07M<a@b>\0";
+        mta.write_all(mail).await.unwrap();
+        mta.write_all(b"\0\0\0\x01A").await.unwrap();
+        mta.write_all(mail).await.unwrap();
+        mta.write_all(b"\0\0\0\x01Q").await.unwrap();
+        mta.shutdown().await.unwrap();
+        drive(Socket::Unix(ours), "test", session, lookup, &context).await;
+        let mut heard = Vec::new();
+        mta.read_to_end(&mut heard).await.unwrap();
+        let negotiation = 4 + u32::from_be_bytes(heard[..4].try_into().unwrap()) as usize;
+        (String::from_utf8_lossy(&heard[negotiation..]).into_owned(), context.metrics.encode().unwrap())
+    }
+
+    /// Requirement 1: after any internal failure there still is a reply, and the daemon lives.
+    #[tokio::test]
+    async fn a_panic_defers_the_message_and_the_next_one() {
+        let (heard, metrics) = answers("", Broken::Panics).await;
+        assert_eq!(heard.matches("y451 4.3.0 Temporary local problem, try again later\0").count(), 2, "{heard:?}");
+        assert!(metrics.contains("postward_internal_errors_total 1"), "{metrics}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_lets_mail_pass_where_that_is_wanted() {
+        let (heard, _) = answers("[server]\non_error = \"accept\"", Broken::Panics).await;
+        assert_eq!(heard, "\0\0\0\x01c\0\0\0\x01c");
+    }
+
+    /// Requirement 10: who waits has a deadline.
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_that_hangs_is_an_answer_after_the_deadline() {
+        let (heard, metrics) = answers("", Broken::Hangs).await;
+        assert_eq!(heard.matches("y451 4.3.0").count(), 2, "{heard:?}");
+        assert!(metrics.contains("postward_internal_errors_total 0"), "{metrics}");
+    }
+}

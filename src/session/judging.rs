@@ -91,7 +91,7 @@ impl Session {
             Judgement::Discard => decision.discard(),
             Judgement::Pass { headers, without, quarantine } => {
                 let accepted: Vec<&Recipient> = transaction.standing.accepted().collect();
-                decision.headers = headers;
+                decision.headers = headers.into_iter().map(|(name, value)| (name, self.spaced(value))).collect();
                 decision.delete = without.iter().filter_map(|i| accepted.get(*i)).map(|r| r.written.clone()).collect();
                 match quarantine {
                     Some(rule) => decision.quarantine(rule),
@@ -103,6 +103,12 @@ impl Session {
             decision.cannot_be_done(Policy::internal_error());
         }
         self.finished = Some(transaction);
+    }
+
+    /// With HDR_LEADSPC the MTA puts no blank after the colon: it is part of the value, in both directions.
+    fn spaced(&self, value: String) -> String {
+        let keeps_space = self.taken.is_some_and(|taken| taken.steps.contains(Steps::HEADER_LEADING_SPACE));
+        if keeps_space { format!(" {value}") } else { value }
     }
 
     /// A rule, or a failure, refuses.
