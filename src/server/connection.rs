@@ -270,9 +270,8 @@ mod tests {
     }
 
     fn context(settings: &str) -> Context {
-        let text = format!(
-            "{settings}\n[[rule]]\nname = \"full\"\nwhen.disk_free = {{ path = \"/\", below = \"1 B\" }}"
-        );
+        let text =
+            format!("{settings}\n[[rule]]\nname = \"full\"\nwhen.disk_free = {{ path = \"/\", below = \"1 B\" }}");
         let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
         let policy = Arc::new(Policy::compile(&config, &mut diagnostics).expect("the policy is fine"));
         Context {

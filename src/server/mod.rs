@@ -22,6 +22,9 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -37,6 +40,9 @@ use socket::Socket;
 
 /// How long open transactions may take to end after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// File descriptors for all but MTA connections: listeners, HTTP, logs.
+const OTHER_FILES: u64 = 128;
 
 /// How long `accept` rests after it failed: out of file descriptors, most likely.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -75,6 +81,7 @@ impl Server {
         }
         let policy = Arc::new(policy);
         let metrics = Metrics::new(Arc::clone(&policy)).map_err(BindError::Metrics)?;
+        raise_open_files(config.server.max_sessions);
         let mut listeners = listener::inherited()?;
         if listeners.is_empty() {
             for endpoint in &config.server.listen {
@@ -195,6 +202,24 @@ impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.context.metrics.connection_closed();
         self.context.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes as many file descriptors as the system grants, and warns if `max_sessions` cannot be reached with them.
+fn raise_open_files(max_sessions: usize) {
+    let needed = max_sessions as u64 + OTHER_FILES;
+    let granted = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        let wanted = needed.clamp(soft, hard.max(soft));
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map(|()| wanted)
+    });
+    match granted {
+        Ok(granted) if granted >= needed => {}
+        Ok(granted) => tracing::warn!(
+            granted,
+            needed,
+            "too few open files for server.max_sessions; raise LimitNOFILE= of the unit, or lower max_sessions"
+        ),
+        Err(error) => tracing::warn!(%error, "cannot ask how many files may be open"),
     }
 }
 
