@@ -22,7 +22,6 @@ use prometheus::process_collector::ProcessCollector;
 use crate::config::Mode;
 use crate::facts::Stage;
 use crate::policy::Match;
-use crate::policy::MatchedAction;
 use crate::policy::Policy;
 use crate::reply::Status;
 use crate::session::Decision;
@@ -205,9 +204,8 @@ impl Metrics {
         if let Some(counter) = self.matches.get(matched.rule) {
             counter.inc();
         }
-        let rule_is_watched = self.policy.rules().get(matched.rule).is_some_and(|rule| rule.mode == Mode::Monitor);
-        if let (true, MatchedAction::Refuse(status)) = (rule_is_watched, matched.action) {
-            self.reply(decision.stage, status, Mode::Monitor).inc();
+        if let Some(reply) = &matched.watched {
+            self.reply(decision.stage, reply.status(), Mode::Monitor).inc();
         }
     }
 

@@ -38,6 +38,17 @@ impl Condition {
         Self::All(Vec::new())
     }
 
+    /// Whether it asks for one thing *or* another.
+    #[must_use]
+    pub fn has_alternatives(&self) -> bool {
+        match self {
+            Self::All(parts) => parts.iter().any(Self::has_alternatives),
+            Self::Any(parts) => parts.len() > 1 || parts.iter().any(Self::has_alternatives),
+            Self::Fact(_) => false,
+            Self::Not(part) => part.has_alternatives(),
+        }
+    }
+
     /// Every question in it, each with whether it stands under no `not`.
     pub fn for_each<'a>(&'a self, positive: bool, visit: &mut impl FnMut(&'a At<Question>, bool)) {
         match self {

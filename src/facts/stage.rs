@@ -174,25 +174,23 @@ impl Fact {
         match self {
             Self::Authenticated | Self::Tls => "`true` or `false`",
             Self::Client => "an address, a network (`192.0.2.0/24`), or `@list` with `networks`",
-            Self::ClientName => {
-                "`unknown`, a domain, a domain and all below it (`.example.net`), or `@list` with `domains`"
-            }
+            Self::ClientName => "`unknown`, a domain, everything below one (`.example.net`), or `@list` with `domains`",
             Self::DiskFree => "`{ path = \"/var/spool/postfix\", below = \"1 GiB\" }`",
             Self::Helo => {
-                "a domain, all below it (`.example.net`), an address literal (`[192.0.2.1]`), or `@list` with `domains`"
+                "a domain, everything below one (`.example.net`), an address literal (`[192.0.2.1]`), or `@list` with `domains`"
             }
             Self::Listener => "the MTA's name for the port",
             Self::Login => "a login, or `@list` with `logins`",
             Self::OverQuota => "`@list` with `addresses` or `domains`",
             Self::Port => "a port number",
             Self::Recipient => {
-                "an address, a domain, all below it (`.b.example`), or `@list` with `addresses` or `domains`"
+                "an address, a domain, everything below one (`.b.example`), or `@list` with `addresses` or `domains`"
             }
             Self::Recipients => "a comparison (`\"> 100\"`)",
             Self::Sender => {
-                "an address, a domain, all below it, `<>` for the null sender, or `@list` with `addresses` or `domains`"
+                "an address, a domain, everything below one, `<>` for the null sender, or `@list` with `addresses` or `domains`"
             }
-            Self::SenderDomain => "a domain, all below it (`.example.net`), or `@list` with `domains`",
+            Self::SenderDomain => "a domain, everything below one (`.example.net`), or `@list` with `domains`",
             Self::SenderLoginMismatch => "`@list` with `senders`",
             Self::Size => "a comparison (`\"> 25 MiB\"`)",
         }

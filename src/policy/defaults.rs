@@ -21,6 +21,8 @@ pub(crate) struct Topic {
     pub(crate) facts: Vec<Fact>,
     pub(crate) must_authenticate: bool,
     pub(crate) must_encrypt: bool,
+    /// Whether it asks for one thing *or* another: then no text can say which it was.
+    pub(crate) has_alternatives: bool,
 }
 
 impl Topic {
@@ -85,7 +87,11 @@ pub(crate) fn refusal(topic: &Topic, measure: Option<Measure>, stage: Stage) -> 
 
 /// Where a rule names a stranger, the stranger is the point; else the missing login or encryption is.
 fn blocked(topic: &Topic) -> Default {
-    if let Some((_, text)) = BLOCKED_BY.iter().find(|(fact, _)| topic.asks(*fact)) {
+    let mut named = BLOCKED_BY.iter().filter(|(fact, _)| topic.asks(*fact));
+    if let Some((_, text)) = named.next() {
+        if topic.has_alternatives && named.next().is_some() {
+            return BLOCKED;
+        }
         return Default { text, ..BLOCKED };
     }
     match (topic.must_authenticate, topic.must_encrypt) {

@@ -94,15 +94,20 @@ impl Exemption {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Judgement {
     /// Every recipient discards it.
-    Discard,
+    Discard {
+        /// The rule, if it is the same for all.
+        rule: Option<usize>,
+    },
     /// It passes.
     Pass {
+        /// The rule that exempted it, if it is the same for all recipients.
+        rule: Option<usize>,
         /// Header fields to add.
         headers: Vec<(String, String)>,
         /// Recipients, by number, that discard it.
         without: Vec<usize>,
-        /// The name of the rule that puts it on hold.
-        quarantine: Option<String>,
+        /// The rule that puts it on hold.
+        quarantine: Option<usize>,
     },
 }
 
@@ -132,22 +137,25 @@ impl MessageStanding {
 
     /// What becomes of the message when nothing refused it at its end.
     #[must_use]
-    pub fn conclude(&mut self, policy: &Policy) -> Judgement {
+    pub fn conclude(&mut self) -> Judgement {
         let exempt = self.exempt;
         let verdicts: Vec<Exemption> = if self.recipients.is_empty() {
             vec![exempt]
         } else {
             self.recipients.iter().map(|standing| standing.exempt.or_above(exempt)).collect()
         };
+        let rules = || verdicts.iter().map(|verdict| verdict.by.map(|(rule, _)| rule));
+        let rule = rules().next().flatten().filter(|first| rules().all(|rule| rule == Some(*first)));
         let by = |exempting| move |exemption: &Exemption| exemption.by.is_some_and(|(_, how)| how == exempting);
         if verdicts.iter().all(by(Exempting::Discard)) {
-            return Judgement::Discard;
+            return Judgement::Discard { rule };
         }
         let discarded = verdicts.iter().enumerate().filter(|(_, verdict)| by(Exempting::Discard)(verdict));
         let quarantine = verdicts.iter().find(|verdict| by(Exempting::Quarantine)(verdict));
         Judgement::Pass {
+            rule,
             without: discarded.map(|(number, _)| number).collect(),
-            quarantine: quarantine.and_then(|verdict| verdict.by).map(|(rule, _)| policy.rule_name(rule).to_owned()),
+            quarantine: quarantine.and_then(|verdict| verdict.by).map(|(rule, _)| rule),
             headers: self.headers.drain(..).map(|header| (header.name, header.value)).collect(),
         }
     }
@@ -273,6 +281,8 @@ pub struct Match {
     pub rule: usize,
     /// What follows from it, or would.
     pub action: MatchedAction,
+    /// What it would say, if it is only watched.
+    pub watched: Option<Reply>,
     /// Whether it does.
     pub mode: Mode,
     /// The list and the entry that matched, or the limit that was passed.
@@ -332,7 +342,7 @@ impl Policy {
                 Held::Yes(exceeded) => {
                     let subject = self.subject(test, walk.id, facts, hit, exceeded);
                     if test.purpose == Purpose::Decide {
-                        walk.matches.push(matched(test, self.mode_of(test.rule), &subject));
+                        walk.matches.push(self.matched(test, &subject));
                     }
                     match self.effect(test, &subject) {
                         Effect::Exempt(exemption) => exempt(exemption, test, walk, message),
@@ -382,14 +392,12 @@ impl Policy {
 
     /// What follows from a test that holds: nothing where it only prepares, or is only watched.
     fn effect(&self, test: &Test, subject: &Subject<'_>) -> Effect {
-        let watched = self.rules.get(test.rule).is_some_and(|rule| rule.mode == Mode::Monitor);
-        if watched || test.purpose == Purpose::Count {
+        if self.is_watched(test.rule) || test.purpose == Purpose::Count {
             return Effect::None;
         }
         let how = match &test.outcome {
             Outcome::Refuse(refuse) => {
-                let reply = Reply::new(refuse.status, &subject.render(&refuse.text));
-                return Effect::Refuse(Refusal { rule: Some(test.rule), reply });
+                return Effect::Refuse(Refusal { rule: Some(test.rule), reply: subject.reply(refuse) });
             }
             Outcome::AddHeader(field) => {
                 let value = printable(&subject.render(&field.value), MAX_HEADER_VALUE);
@@ -400,6 +408,26 @@ impl Policy {
             Outcome::Quarantine => Exempting::Quarantine,
         };
         Effect::Exempt(Exemption { by: Some((test.rule, how)) })
+    }
+
+    /// The match, for metrics and logs.
+    fn matched(&self, test: &Test, subject: &Subject<'_>) -> Match {
+        let (action, refuse) = match &test.outcome {
+            Outcome::Accept => (MatchedAction::Accept, None),
+            Outcome::AddHeader(_) => (MatchedAction::AddHeader, None),
+            Outcome::Discard => (MatchedAction::Discard, None),
+            Outcome::Quarantine => (MatchedAction::Quarantine, None),
+            Outcome::Refuse(refuse) => (MatchedAction::Refuse(refuse.status), Some(refuse)),
+        };
+        let recipient = subject.facts.recipient.filter(|_| test.of_recipient);
+        Match {
+            rule: test.rule,
+            action,
+            watched: refuse.filter(|_| self.is_watched(test.rule)).map(|refuse| subject.reply(refuse)),
+            mode: self.mode_of(test.rule),
+            detail: subject.detail(),
+            recipient: recipient.map(|recipient| recipient.address.as_written().to_owned()),
+        }
     }
 
     fn subject<'a>(
@@ -480,23 +508,5 @@ fn exempt(exemption: Exemption, test: &Test, walk: &mut Walk, message: &mut Mess
         for standing in &mut message.recipients {
             standing.exempt = standing.exempt.or_above(exemption);
         }
-    }
-}
-
-fn matched(test: &Test, mode: Mode, subject: &Subject<'_>) -> Match {
-    let action = match &test.outcome {
-        Outcome::Accept => MatchedAction::Accept,
-        Outcome::AddHeader(_) => MatchedAction::AddHeader,
-        Outcome::Discard => MatchedAction::Discard,
-        Outcome::Quarantine => MatchedAction::Quarantine,
-        Outcome::Refuse(refuse) => MatchedAction::Refuse(refuse.status),
-    };
-    let recipient = subject.facts.recipient.filter(|_| test.of_recipient);
-    Match {
-        rule: test.rule,
-        action,
-        mode,
-        detail: subject.detail(),
-        recipient: recipient.map(|recipient| recipient.address.as_written().to_owned()),
     }
 }

@@ -145,6 +145,12 @@ impl Policy {
         }
     }
 
+    /// Whether a rule is only watched.
+    #[must_use]
+    pub fn is_watched(&self, rule: usize) -> bool {
+        self.rules.get(rule).is_some_and(|rule| rule.mode == Mode::Monitor)
+    }
+
     /// The name of a rule.
     #[must_use]
     pub fn rule_name(&self, rule: usize) -> &str {

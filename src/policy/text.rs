@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::limit::Counter;
 use super::list::Hit;
 use super::list::List;
+use super::plan::Refuse;
 use crate::config::Part;
 use crate::config::Size;
 use crate::config::Span;
@@ -15,6 +16,7 @@ use crate::facts::DecisionId;
 use crate::facts::Exceeded;
 use crate::facts::Facts;
 use crate::reply;
+use crate::reply::Reply;
 
 /// The longest piece of a stranger's text in a reply, in characters.
 const MAX_VALUE: usize = 100;
@@ -45,6 +47,11 @@ impl Subject<'_> {
             }
         }
         text
+    }
+
+    /// The reply with its text filled in.
+    pub(crate) fn reply(&self, refuse: &Refuse) -> Reply {
+        Reply::new(refuse.status, &self.render(&refuse.text))
     }
 
     /// What made the rule hold, for logs: the list and its entry, or the limit that was passed.

@@ -139,8 +139,11 @@ impl<L: Lookup> Connection<'_, L> {
         }
         self.lookup.begin();
         let mut action = self.session.handle(command)?;
+        // The deadline is for all look-ups of a command together; most commands have none.
+        let mut deadline = None;
         while let Action::Ask(query) = action {
-            let answer = tokio::time::timeout(self.context.deadline, self.lookup.answer(&query)).await;
+            let deadline = *deadline.get_or_insert_with(|| tokio::time::Instant::now() + self.context.deadline);
+            let answer = tokio::time::timeout_at(deadline, self.lookup.answer(&query)).await;
             action = self.session.answer(query, answer.unwrap_or(Answer::Failed));
         }
         Ok(self.finish(action, started))

@@ -1,11 +1,12 @@
-//! One line for each decision. What a stranger sent is quoted and escaped, so that it cannot forge a line.
+//! One line for each decision. What a stranger sent is given as a string, which both log formats quote and escape, so that
+//! it cannot forge a line.
 
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::config::Mode;
 use crate::policy::Match;
 use crate::policy::MatchedAction;
+use crate::reply::Reply;
 use crate::session::Decision;
 use crate::session::Negotiation;
 use crate::session::Session;
@@ -25,27 +26,29 @@ pub(super) fn negotiated(session: &Session, negotiation: &Negotiation) {
     }
 }
 
-/// Tells of a decision: at `info` if the client or an administrator could notice it, else at `debug`.
+/// Tells of a decision: at `info` if the client or an administrator could notice it, else at `trace`.
 pub(super) fn decided(session: &Session, decision: &Decision) {
     let subject = session.subject();
-    for matched in decision.matches.iter().filter(|matched| is_watched(session, matched)) {
-        watched(session, decision, subject, matched);
+    let policy = session.policy();
+    let watched = |matched: &&Match| policy.is_watched(matched.rule);
+    for matched in decision.matches.iter().filter(watched) {
+        let rule = policy.rule_name(matched.rule);
+        Line { decision, subject, rule, detail: matched.detail.as_deref() }.would(matched);
     }
-    let last = decision.matches.iter().rev().find(|matched| !is_watched(session, matched));
+    let last = decision.matches.iter().rfind(|matched| !watched(matched));
     let rule = decision.rule.or_else(|| last.map(|matched| matched.rule));
     let line = Line {
-        session,
         decision,
         subject,
-        rule: rule.map_or("", |rule| session.policy().rule_name(rule)),
+        rule: rule.map_or("", |rule| policy.rule_name(rule)),
         detail: last.and_then(|matched| matched.detail.as_deref()),
     };
     match (&decision.verdict, &decision.watched) {
-        (Verdict::Refuse(reply), _) => line.write("refuse", Some(&reply.to_string())),
-        (_, Some(reply)) => line.write("would refuse", Some(&reply.to_string())),
+        (Verdict::Refuse(reply), _) => line.write("refuse", Some(reply)),
+        (_, Some(reply)) => line.write("would refuse", Some(reply)),
         (Verdict::Accept, None) => line.write("accept", None),
         (Verdict::Discard, None) => line.write("discard", None),
-        (Verdict::Quarantine(rule), None) => Line { rule, ..line }.write("quarantine", None),
+        (Verdict::Quarantine(_), None) => line.write("quarantine", None),
         (Verdict::Continue, None) if decision.held_back => line.write("refuse at end of message", None),
         (Verdict::Continue, None) => {
             tracing::trace!(id = %decision.id, stage = %decision.stage, rule = line.rule, "continue");
@@ -53,26 +56,8 @@ pub(super) fn decided(session: &Session, decision: &Decision) {
     }
 }
 
-/// A rule in monitor mode held.
-fn watched(session: &Session, decision: &Decision, subject: Subject<'_>, matched: &Match) {
-    let rule = session.policy().rule_name(matched.rule);
-    let line = Line { session, decision, subject, rule, detail: matched.detail.as_deref() };
-    match matched.action {
-        MatchedAction::Refuse(status) => line.write("would refuse", Some(&status.to_string())),
-        MatchedAction::Accept => line.write("would accept", None),
-        MatchedAction::AddHeader => line.write("would add a header", None),
-        MatchedAction::Discard => line.write("would discard", None),
-        MatchedAction::Quarantine => line.write("would quarantine", None),
-    }
-}
-
-fn is_watched(session: &Session, matched: &Match) -> bool {
-    session.policy().rules().get(matched.rule).is_some_and(|rule| rule.mode == Mode::Monitor)
-}
-
 /// What a line tells.
 struct Line<'a> {
-    session: &'a Session,
     decision: &'a Decision,
     subject: Subject<'a>,
     rule: &'a str,
@@ -80,24 +65,35 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn write(&self, verdict: &str, reply: Option<&str>) {
+    /// A rule in monitor mode held.
+    fn would(&self, matched: &Match) {
+        let verdict = match matched.action {
+            MatchedAction::Refuse(_) => "would refuse",
+            MatchedAction::Accept => "would accept",
+            MatchedAction::AddHeader => "would add a header",
+            MatchedAction::Discard => "would discard",
+            MatchedAction::Quarantine => "would quarantine",
+        };
+        self.write(verdict, matched.watched.as_ref());
+    }
+
+    fn write(&self, verdict: &str, reply: Option<&Reply>) {
         let Subject { connection, message, recipient, recipients } = self.subject;
         let helo = connection.helo.as_ref().map(|helo| helo.as_written());
-        let unknown = self.session.policy().rule_name(usize::MAX);
         tracing::info!(
             id = %self.decision.id,
             queue_id = message.and_then(|message| message.queue_id.as_deref()),
-            stage = %self.decision.stage,
+            stage = self.decision.stage.name(),
             client = connection.client.map(tracing::field::display),
-            client_name = ?connection.client_name.as_written(),
-            helo = helo.map(tracing::field::debug),
-            login = message.and_then(|message| message.login.as_deref()).map(tracing::field::debug),
-            sender = message.map(|message| tracing::field::debug(message.sender.as_written())),
-            recipient = recipient.map(|recipient| tracing::field::debug(recipient.address.as_written())),
+            client_name = connection.client_name.as_written(),
+            helo,
+            login = message.and_then(|message| message.login.as_deref()),
+            sender = message.map(|message| message.sender.as_written()),
+            recipient = recipient.map(|recipient| recipient.address.as_written()),
             recipients = (recipients > 1).then_some(recipients),
-            rule = (self.rule != unknown).then_some(self.rule),
-            matched = self.detail.map(tracing::field::debug),
-            reply = reply.map(tracing::field::debug),
+            rule = Some(self.rule).filter(|rule| !rule.is_empty()),
+            matched = self.detail,
+            reply = reply.map(Reply::to_string),
             "{verdict}"
         );
     }

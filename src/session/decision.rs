@@ -20,7 +20,7 @@ pub struct Decision {
     pub stage: Stage,
     /// What the client is told.
     pub verdict: Verdict,
-    /// The rule that refused, if one did.
+    /// The rule that decided, if one did.
     pub rule: Option<usize>,
     /// Every rule that held, in order, those only watched included.
     pub matches: Vec<Match>,
@@ -215,18 +215,21 @@ impl Decision {
         self.verdict = Verdict::Refuse(reply);
     }
 
-    pub(super) fn accept(&mut self) {
+    pub(super) fn accept(&mut self, rule: Option<usize>) {
+        self.rule = rule.or(self.rule);
         self.verdict = Verdict::Accept;
         self.message = Some(MessageEnd::Accepted);
     }
 
-    pub(super) fn discard(&mut self) {
+    pub(super) fn discard(&mut self, rule: Option<usize>) {
+        self.rule = rule;
         self.verdict = Verdict::Discard;
         self.message = Some(MessageEnd::Discarded);
     }
 
-    pub(super) fn quarantine(&mut self, rule: String) {
-        self.verdict = Verdict::Quarantine(rule);
+    pub(super) fn quarantine(&mut self, rule: usize, name: &str) {
+        self.rule = Some(rule);
+        self.verdict = Verdict::Quarantine(name.to_owned());
         self.message = Some(MessageEnd::Quarantined);
     }
 }

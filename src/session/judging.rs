@@ -84,18 +84,18 @@ impl Session {
             return;
         };
         let enforced = self.policy.mode() == Mode::Enforce;
-        let judgement = transaction.standing.conclude(&self.policy);
+        let judgement = transaction.standing.conclude();
         decision.settlement = Settlement::Commit;
         match judgement {
-            _ if !enforced => decision.accept(),
-            Judgement::Discard => decision.discard(),
-            Judgement::Pass { headers, without, quarantine } => {
+            _ if !enforced => decision.accept(None),
+            Judgement::Discard { rule } => decision.discard(rule),
+            Judgement::Pass { rule, headers, without, quarantine } => {
                 let accepted: Vec<&Recipient> = transaction.standing.accepted().collect();
                 decision.headers = headers.into_iter().map(|(name, value)| (name, self.spaced(value))).collect();
                 decision.delete = without.iter().filter_map(|i| accepted.get(*i)).map(|r| r.written.clone()).collect();
                 match quarantine {
-                    Some(rule) => decision.quarantine(rule),
-                    None => decision.accept(),
+                    Some(rule) => decision.quarantine(rule, self.policy.rule_name(rule)),
+                    None => decision.accept(rule),
                 }
             }
         }
@@ -160,7 +160,7 @@ impl Session {
             Stage::Rcpt => decision.recipient = Some(RecipientEnd::Accepted),
             Stage::EndOfMessage => {
                 self.finished = self.transaction.take();
-                decision.accept();
+                decision.accept(None);
             }
             Stage::Connect | Stage::Helo | Stage::Mail | Stage::Data => self.settle(),
             Stage::Header | Stage::EndOfHeaders | Stage::Body => {}

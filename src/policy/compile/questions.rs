@@ -9,6 +9,7 @@ use crate::policy::defaults::Topic;
 /// What a rule asks: each question, and whether it stands under no `not` or `unless`.
 pub(super) struct Questions<'a> {
     pub(super) list: Vec<(&'a config::Question, bool)>,
+    has_alternatives: bool,
 }
 
 impl<'a> Questions<'a> {
@@ -19,7 +20,7 @@ impl<'a> Questions<'a> {
         if let Some(unless) = &rule.unless {
             unless.for_each(false, &mut add);
         }
-        Self { list }
+        Self { list, has_alternatives: rule.when.has_alternatives() }
     }
 
     pub(super) fn facts(&self) -> Vec<Fact> {
@@ -71,6 +72,7 @@ impl<'a> Questions<'a> {
         Topic {
             facts: positive().map(config::Question::fact).collect(),
             must_authenticate: positive().any(|question| matches!(question, config::Question::Authenticated(false))),
+            has_alternatives: self.has_alternatives,
             must_encrypt: positive().any(|question| matches!(question, config::Question::Tls(false))),
         }
     }

@@ -1,0 +1,179 @@
+//! The unit files: systemd accepts them, they are hardened, and sockets from systemd are served.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a helper that fails fails the test")]
+
+mod support;
+
+use std::fs;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::io::Read;
+use std::io::Write;
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+
+use support::PATIENCE;
+use support::TempDir;
+use support::free_port;
+use support::wait_for;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_postward");
+
+/// 0 is the safest, 10 the least safe.
+const HIGHEST_EXPOSURE: f64 = 2.0;
+
+#[test]
+fn the_service_can_do_little_harm() {
+    let unit = units().join("postward.service");
+    let output = systemd("systemd-analyze", &["security", "--offline=yes", "--no-pager"], &[&unit]);
+    let text = text_of(&output);
+    let line = text.lines().find(|line| line.contains("Overall exposure level")).unwrap_or_else(|| panic!("{text}"));
+    let exposure: f64 = line.split_whitespace().find_map(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+    assert!(exposure < HIGHEST_EXPOSURE, "{text}");
+}
+
+/// The unit names the place where the program is installed; here it is the one under test.
+#[test]
+fn systemd_has_nothing_to_say_about_the_units() {
+    let directory = TempDir::new("u");
+    let service = fs::read_to_string(units().join("postward.service")).unwrap();
+    assert!(service.contains("\nExecStart=/usr/local/bin/postward serve --config /etc/postward/postward.toml\n"));
+    let service = directory.write("postward.service", &service.replace("/usr/local/bin/postward", PROGRAM));
+    let socket = fs::read_to_string(units().join("postward.socket")).unwrap();
+    let socket = directory.write("postward.socket", &socket);
+    // The manual page is not installed here.
+    let output = systemd("systemd-analyze", &["verify", "--man=no"], &[&service, &socket]);
+    let text = text_of(&output);
+    assert!(output.status.success() && !text.contains("postward"), "{text}");
+}
+
+#[test]
+fn open_transactions_have_time_to_end_when_it_is_stopped() {
+    let service = fs::read_to_string(units().join("postward.service")).unwrap();
+    let seconds = service.lines().find_map(|line| line.strip_prefix("TimeoutStopSec=")?.strip_suffix('s'));
+    assert!(seconds.unwrap().parse::<u32>().unwrap() > 30);
+}
+
+#[test]
+fn systemd_makes_the_user() {
+    let root = TempDir::new("r");
+    fs::create_dir(root.path().join("etc")).unwrap();
+    let root_option = format!("--root={}", root.path().display());
+    let output = systemd("systemd-sysusers", &[&root_option], &[&units().join("postward.sysusers")]);
+    assert!(output.status.success(), "{}", text_of(&output));
+    let users = fs::read_to_string(root.path().join("etc/passwd")).unwrap();
+    assert!(users.starts_with("postward:x:") && users.trim_end().ends_with("/nologin"), "{users}");
+}
+
+/// `postward.socket`: systemd listens, and starts the daemon with the sockets when the first MTA comes.
+#[test]
+fn sockets_from_systemd_are_served_and_replace_listen() {
+    let directory = TempDir::new("a");
+    let own = directory.path().join("own.sock");
+    let config = format!("[server]\nlisten = \"unix:{}\"\n[[rule]]\nname = \"r\"\nwhen.port = 25\n", own.display());
+    let config = directory.write("postward.toml", &config);
+    let given = directory.path().join("given.sock");
+    let mut daemon = Activated::start(directory.path(), &config, &given);
+
+    let mut first = wait_for("systemd to listen", || UnixStream::connect(&given).ok());
+    first.set_read_timeout(Some(PATIENCE)).unwrap();
+    negotiate(&mut first);
+    let mut second = TcpStream::connect(("127.0.0.1", daemon.port)).unwrap();
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    negotiate(&mut second);
+
+    let log = daemon.log();
+    assert!(log.contains(&format!("listening on unix:{}", given.display())), "{log}");
+    assert!(log.contains(&format!("listening on inet:127.0.0.1:{}", daemon.port)), "{log}");
+    assert!(!own.exists(), "it opened its own socket, too");
+
+    daemon.terminate();
+    assert!(given.exists(), "it removed a socket that is systemd's");
+}
+
+/// The daemon behind `systemd-socket-activate`, which becomes the daemon when the first connection comes.
+struct Activated {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Activated {
+    fn start(directory: &Path, config: &Path, unix: &Path) -> Self {
+        let log = directory.join("log");
+        let port = free_port();
+        let child = Command::new("systemd-socket-activate")
+            .arg("-l")
+            .arg(unix)
+            .args(["-l", &format!("127.0.0.1:{port}"), PROGRAM, "serve", "--config"])
+            .arg(config)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap_or_else(|error| panic!("systemd-socket-activate: {}", missing(&error)));
+        Self { child, port, log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn terminate(&mut self) {
+        let command = format!("kill -TERM {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+        let status = wait_for("the daemon to end", || self.child.try_wait().unwrap());
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for Activated {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("---- log of the daemon\n{}", self.log());
+        }
+    }
+}
+
+/// Offers what Postfix offers, and is answered with the same protocol version.
+fn negotiate(stream: &mut (impl Read + Write)) {
+    let mut offer = vec![0, 0, 0, 13, b'O'];
+    for number in [6_u32, 0x1ff, 0x1f_ffff] {
+        offer.extend(number.to_be_bytes());
+    }
+    stream.write_all(&offer).unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!((head[4], &head[5..]), (b'O', [0, 0, 0, 6].as_slice()));
+}
+
+fn units() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd")
+}
+
+/// Runs one of systemd's tools, none of which needs systemd to run.
+fn systemd(tool: &str, options: &[&str], files: &[&Path]) -> Output {
+    let output = Command::new(tool).args(options).args(files).stdin(Stdio::null()).output();
+    output.unwrap_or_else(|error| panic!("{tool}: {}", missing(&error)))
+}
+
+fn missing(error: &std::io::Error) -> String {
+    if error.kind() == ErrorKind::NotFound {
+        "not installed; ./tests/run installs what the tests need".to_owned()
+    } else {
+        error.to_string()
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
