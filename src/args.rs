@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
 
 /// A policy milter for Postfix and Sendmail: answers with exactly the right SMTP reply and counts every answer.
 #[derive(Debug, Parser)]
@@ -19,10 +20,20 @@ pub(crate) enum Command {
     /// Read the configuration, show all that is wrong with it, then how each rule is judged
     ///
     /// Exits with 0 if `serve` would start with it, with 2 if not.
+    ///
+    /// With `--format json`, standard output is one object, whatever the exit code: `configuration` (the file's name),
+    /// `valid`, `diagnostics` and `plan`. Each diagnostic has `severity` ("error" or "warning"), `file`, `line` and `column`
+    /// (from 1, or null for a file that cannot be read), `message` and `hint` (or null). Each entry of the plan is one
+    /// judgement of one rule, in order; a rule has several where it is judged more than once. It has `rule`, `action`
+    /// ("accept", "add_header", "discard", "quarantine", "refuse"), `mode`, `facts` (what it asks), `counts` (its limit, or
+    /// null), `known_at`, `judged_at` and `answered_at` (stages), `reply` (or null) and `notes`.
     Check {
         /// The configuration [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// How to show the result
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: Format,
     },
     /// Run the daemon
     ///
@@ -32,4 +43,13 @@ pub(crate) enum Command {
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+}
+
+/// Who reads the output.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Format {
+    /// Programs: one JSON object
+    Json,
+    /// People
+    Text,
 }

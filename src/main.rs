@@ -16,16 +16,22 @@ use nix::sys::stat::Mode;
 use nix::sys::stat::umask;
 use postward::config::Config;
 use postward::config::LogFormat;
+use postward::config::Severity;
+use postward::policy::Outline;
+use postward::policy::Outlines;
 use postward::policy::Policy;
 use postward::server;
 use postward::server::Loaded;
 use postward::server::Server;
+use serde_json::Value;
+use serde_json::json;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tracing_subscriber::EnvFilter;
 
 use args::Arguments;
 use args::Command;
+use args::Format;
 
 /// Read when no other file is named.
 const DEFAULT_PATH: &str = "/etc/postward/postward.toml";
@@ -35,31 +41,61 @@ const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Check { config } => check(config),
+        Command::Check { config, format } => check(config, format),
         Command::Serve { config } => serve(config),
     }
 }
 
 /// Prints what is wrong, then how each rule is judged.
-fn check(config: Option<PathBuf>) -> ExitCode {
-    let path = configuration_path(config);
-    let (_, policy) = match read(path.as_deref()) {
-        Ok(read) => read,
-        Err(code) => return code,
+fn check(config: Option<PathBuf>, format: Format) -> ExitCode {
+    let path = configuration_path(config, Path::new(DEFAULT_PATH));
+    let (text, valid) = match format {
+        Format::Json => check_json(path.as_deref()),
+        Format::Text => match read(path.as_deref(), "") {
+            Ok((_, policy)) => (plan(&source_name(path.as_deref()), &policy), true),
+            Err(code) => return code,
+        },
     };
-    let mut text = format!("{} is fine. Its rules, from top to bottom:\n\n", source_name(path.as_deref()));
-    for outline in policy.outlines() {
-        text.push_str(&format!("{outline}\n"));
-    }
     match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) if valid => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(BAD_CONFIGURATION),
         Err(_) => ExitCode::from(FAILED),
     }
 }
 
+/// How each rule is judged, for people.
+fn plan(name: &str, policy: &Policy) -> String {
+    if policy.outlines().is_empty() {
+        return format!("{name} is fine. It has no rules: everything is accepted.\n");
+    }
+    let rules = policy.outlines().chunk_by(|a, b| a.rule == b.rule);
+    let rules: String = rules.map(|outlines| format!("\n{}", Outlines(outlines))).collect();
+    format!("{name} is fine. Its rules, from top to bottom:\n{rules}")
+}
+
+/// Everything for programs, as `args.rs` describes it, and whether the configuration is fit for use.
+fn check_json(path: Option<&Path>) -> (String, bool) {
+    let (diagnostics, policy) = match server::load(path) {
+        Ok(loaded) => (loaded.diagnostics.to_json(), loaded.policy),
+        Err((path, error)) => {
+            let (file, message) = (path.to_string_lossy(), format!("cannot read it: {error}"));
+            let unreadable = json!({
+                "severity": "error", "file": file, "line": null, "column": null, "message": message, "hint": null,
+            });
+            (json!([unreadable]), None)
+        }
+    };
+    let plan: Value = policy.iter().flat_map(Policy::outlines).map(Outline::to_json).collect();
+    let valid = policy.is_some();
+    let object = json!({
+        "configuration": source_name(path), "valid": valid, "diagnostics": diagnostics, "plan": plan,
+    });
+    (format!("{object:#}\n"), valid)
+}
+
 fn serve(config: Option<PathBuf>) -> ExitCode {
-    let path = configuration_path(config);
-    let (config, policy) = match read(path.as_deref()) {
+    let path = configuration_path(config, Path::new(DEFAULT_PATH));
+    let (config, policy) = match read(path.as_deref(), "; nothing was started") {
         Ok(read) => read,
         Err(code) => return code,
     };
@@ -132,7 +168,8 @@ fn announce(server: &Server, path: Option<&Path>) {
 /// What to paste into the MTAs' configurations.
 fn paste_lines(endpoint: &str) -> String {
     let sendmail = match endpoint.strip_prefix("inet:").and_then(|rest| rest.rsplit_once(':')) {
-        Some((host, port)) => format!("inet:{port}@{}", host.trim_matches(['[', ']'])),
+        Some((host, port)) if host.starts_with('[') => format!("inet6:{port}@{}", host.trim_matches(['[', ']'])),
+        Some((host, port)) => format!("inet:{port}@{host}"),
         None => endpoint.replacen("unix:", "local:", 1),
     };
     format!(
@@ -142,17 +179,19 @@ fn paste_lines(endpoint: &str) -> String {
     )
 }
 
-/// The file named, or the default one if it exists; `None`: the built-in configuration.
-fn configuration_path(named: Option<PathBuf>) -> Option<PathBuf> {
-    named.or_else(|| Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()))
+/// The file named, else the default one; `None`, the built-in configuration, only if there surely is no such file: one that
+/// may not be seen must not be passed over.
+fn configuration_path(named: Option<PathBuf>, default: &Path) -> Option<PathBuf> {
+    let is_missing = || default.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if named.is_none() && is_missing() { None } else { Some(named.unwrap_or_else(|| default.to_owned())) }
 }
 
 fn source_name(path: Option<&Path>) -> String {
     path.map_or_else(|| "the built-in configuration".to_owned(), |path| path.display().to_string())
 }
 
-/// Reads the configuration and shows what is wrong with it; an error ends the program.
-fn read(path: Option<&Path>) -> Result<(Config, Policy), ExitCode> {
+/// Reads the configuration and shows what is wrong with it; an error ends the program, and the `consequence` is told.
+fn read(path: Option<&Path>, consequence: &str) -> Result<(Config, Policy), ExitCode> {
     let Loaded { config, policy, diagnostics } = server::load(path).map_err(|(path, error)| {
         complain(&format!("postward: cannot read {}: {error}\n", path.display()));
         ExitCode::from(BAD_CONFIGURATION)
@@ -161,9 +200,9 @@ fn read(path: Option<&Path>) -> Result<(Config, Policy), ExitCode> {
     match policy {
         Some(policy) => Ok((config, policy)),
         None => {
-            let errors = diagnostics.list.iter().filter(|d| d.severity == postward::config::Severity::Error).count();
+            let errors = diagnostics.sorted().iter().filter(|d| d.severity == Severity::Error).count();
             let plural = if errors == 1 { "" } else { "s" };
-            complain(&format!("postward: {errors} error{plural} in {}; nothing was started\n", source_name(path)));
+            complain(&format!("postward: {errors} error{plural} in {}{consequence}\n", source_name(path)));
             Err(ExitCode::from(BAD_CONFIGURATION))
         }
     }
@@ -187,4 +226,43 @@ fn failed(message: &str) -> ExitCode {
 /// Writes to standard error; where that is closed, nobody can be told.
 fn complain(text: &str) {
     _ = io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_mtas_lines_are_shown_for_every_kind_of_endpoint() {
+        for (endpoint, sendmail) in [
+            ("inet:127.0.0.1:8891", "S=inet:8891@127.0.0.1,"),
+            ("inet:[::1]:8891", "S=inet6:8891@::1,"),
+            ("unix:/run/postward/postward.sock", "S=local:/run/postward/postward.sock,"),
+        ] {
+            let text = paste_lines(endpoint);
+            assert!(text.contains(&format!("\n    smtpd_milters = {endpoint}\n")), "{text}");
+            assert!(text.contains(sendmail), "{text}");
+        }
+    }
+
+    /// What the built-in configuration listens on is what the README tells people to paste.
+    #[test]
+    fn the_built_in_configuration_is_the_default_endpoint() {
+        let Loaded { config, policy, .. } = server::load(None).unwrap();
+        assert!(policy.is_some());
+        assert_eq!(config.server.listen[0].value.to_string(), "inet:127.0.0.1:8891");
+    }
+
+    #[test]
+    fn only_a_missing_default_is_replaced_by_the_built_in_one() {
+        let directory = std::env::temp_dir().join(format!("postward-main-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let default = directory.join("postward.toml");
+        assert_eq!(configuration_path(None, &default), None);
+        assert_eq!(configuration_path(Some("x".into()), &default), Some("x".into()));
+        std::os::unix::fs::symlink("nowhere", &default).unwrap();
+        assert_eq!(configuration_path(None, &default), Some(default.clone()));
+        assert_eq!(configuration_path(None, &default.join("below")), None);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

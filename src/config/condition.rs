@@ -160,7 +160,11 @@ pub struct Values<T> {
 
 /// Reads a `when`, an `unless` or a part of one.
 pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Condition> {
-    let mut fields = Fields::of(node, diagnostics)?;
+    let mut fields = Fields::of(node, "conditions such as { client = \"192.0.2.0/24\" }", diagnostics)?;
+    if fields.is_empty() {
+        let hint = "name a fact, such as client = \"192.0.2.0/24\", or leave the whole condition out";
+        diagnostics.push(Diagnostic::error(fields.place.clone(), "an empty condition always holds").hint(hint));
+    }
     let mut parts = Vec::new();
     for fact in Fact::ALL {
         let Some(node) = fields.take(fact.name()) else {
@@ -186,30 +190,30 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Conditio
 fn question(fact: Fact, node: Node, diagnostics: &mut Diagnostics) -> Option<Question> {
     let question = match fact {
         Fact::Authenticated => Question::Authenticated(node.boolean(diagnostics)?),
-        Fact::Client => Question::Client(values(node, list::network, diagnostics)),
-        Fact::ClientName => Question::ClientName(values(node, str::parse, diagnostics)),
+        Fact::Client => Question::Client(values(node, "a network or \"@list\"", list::network, diagnostics)),
+        Fact::ClientName => Question::ClientName(values(node, DOMAIN, str::parse, diagnostics)),
         Fact::DiskFree => disk_free(node, diagnostics)?,
-        Fact::Helo => Question::Helo(values(node, str::parse, diagnostics)),
+        Fact::Helo => Question::Helo(values(node, DOMAIN, str::parse, diagnostics)),
         Fact::Listener => Question::Listener(listeners(node, diagnostics)),
-        Fact::Login => Question::Login(values(node, list::login, diagnostics)),
-        Fact::OverQuota => Question::OverQuota(values(node, str::parse, diagnostics)),
+        Fact::Login => Question::Login(values(node, "a login or \"@list\"", list::login, diagnostics)),
+        Fact::OverQuota => Question::OverQuota(values(node, ADDRESS, str::parse, diagnostics)),
         Fact::Port => Question::Port(ports(node, diagnostics)),
-        Fact::Recipient => Question::Recipient(values(node, not_null, diagnostics)),
+        Fact::Recipient => Question::Recipient(values(node, ADDRESS, not_null, diagnostics)),
         Fact::Recipients => Question::Recipients(comparison(
             node,
             "a comparison such as \"> 100\"",
             |text| text.parse().ok(),
-            1,
+            (1, "the first recipient is number 1"),
             diagnostics,
         )?),
-        Fact::Sender => Question::Sender(values(node, str::parse, diagnostics)),
-        Fact::SenderDomain => Question::SenderDomain(values(node, str::parse, diagnostics)),
+        Fact::Sender => Question::Sender(values(node, ADDRESS, str::parse, diagnostics)),
+        Fact::SenderDomain => Question::SenderDomain(values(node, DOMAIN, str::parse, diagnostics)),
         Fact::SenderLoginMismatch => Question::SenderLoginMismatch(only_lists(node, diagnostics)),
         Fact::Size => Question::Size(comparison(
             node,
             "a comparison such as \"> 25 MiB\"",
             |text| text.parse::<Size>().ok().map(|size| size.0),
-            0,
+            (0, "no size is below 0"),
             diagnostics,
         )?),
         Fact::Tls => Question::Tls(node.boolean(diagnostics)?),
@@ -217,15 +221,19 @@ fn question(fact: Fact, node: Node, diagnostics: &mut Diagnostics) -> Option<Que
     Some(question)
 }
 
+const ADDRESS: &str = "an address, a domain or \"@list\"";
+const DOMAIN: &str = "a domain or \"@list\"";
+
 fn values<T, E: ToString>(
     node: Node,
+    what: &str,
     parse: impl Fn(&str) -> Result<T, E>,
     diagnostics: &mut Diagnostics,
 ) -> Values<T> {
     let mut values = Values { inline: Vec::new(), lists: Vec::new() };
     report_empty(&node, diagnostics);
     for node in node.one_or_more() {
-        let Some(text) = node.string("a string", diagnostics) else {
+        let Some(text) = node.string(what, diagnostics) else {
             continue;
         };
         if let Some(name) = text.value.strip_prefix('@') {
@@ -243,7 +251,7 @@ fn values<T, E: ToString>(
 /// A recipient is never `<>`.
 fn not_null(text: &str) -> Result<AddressPattern, String> {
     match text.parse() {
-        Ok(AddressPattern::Null) => Err("`<>` is never a recipient; this can never hold".to_owned()),
+        Ok(AddressPattern::Null) => Err("this can never hold: no recipient is `<>`".to_owned()),
         Ok(pattern) => Ok(pattern),
         Err(error) => Err(format!("{error}")),
     }
@@ -251,17 +259,19 @@ fn not_null(text: &str) -> Result<AddressPattern, String> {
 
 fn only_lists(node: Node, diagnostics: &mut Diagnostics) -> Vec<At<String>> {
     let place = node.place.clone();
-    let values = values(node, |text| Err::<(), _>(format!("expected \"@list\", found \"{text}\"")), diagnostics);
+    const EXPECTED: &str = "\"@list\", a list with `senders`";
+    let literal = |text: &str| Err::<(), _>(format!("expected {EXPECTED}, found \"{text}\""));
+    let values = values(node, EXPECTED, literal, diagnostics);
     if values.lists.len() > 1 {
-        let message = "one list only: a login may use what stands behind it in that list";
-        diagnostics.push(Diagnostic::error(place, message));
+        let hint = "a login may use what stands behind it in that list; put all logins into one";
+        diagnostics.push(Diagnostic::error(place, "expected one list only").hint(hint));
     }
     values.lists
 }
 
 fn listeners(node: Node, diagnostics: &mut Diagnostics) -> Vec<String> {
     report_empty(&node, diagnostics);
-    let strings = node.one_or_more().into_iter().filter_map(|node| node.string("a name", diagnostics));
+    let strings = node.one_or_more().into_iter().filter_map(|node| node.string("the name of a listener", diagnostics));
     strings.map(|name| name.value).collect()
 }
 
@@ -279,28 +289,34 @@ fn ports(node: Node, diagnostics: &mut Diagnostics) -> Vec<u16> {
 }
 
 fn disk_free(node: Node, diagnostics: &mut Diagnostics) -> Option<Question> {
-    let mut fields = Fields::of(node, diagnostics)?;
-    let path = fields.take("path").and_then(|node| node.string("a path", diagnostics));
-    let below = fields.take("below").and_then(|node| node.parse::<Size>("a size such as \"1 GiB\"", diagnostics));
-    let place = fields.place.clone();
-    fields.finish(diagnostics);
-    let (Some(path), Some(below)) = (path, below) else {
-        let message = "expected { path = \"/var/spool/postfix\", below = \"1 GiB\" }";
-        diagnostics.push(Diagnostic::error(place, message));
-        return None;
-    };
-    if !path.value.starts_with('/') {
-        diagnostics.push(Diagnostic::error(path.place, "expected a path that starts with /"));
+    const EXPECTED: &str = "{ path = \"/var/spool/postfix\", below = \"1 GiB\" }";
+    let mut fields = Fields::of(node, EXPECTED, diagnostics)?;
+    let (path, below) = (fields.take("path"), fields.take("below"));
+    if path.is_none() || below.is_none() {
+        let missing = if path.is_none() { "path" } else { "below" };
+        let message = format!("`{missing}` is missing");
+        diagnostics.push(Diagnostic::error(fields.place.clone(), message).hint(format!("write {EXPECTED}")));
     }
-    Some(Question::DiskFree { path: path.value.into(), below: below.value.0 })
+    fields.finish(diagnostics);
+    let path = path.and_then(|node| node.string("a path such as \"/var/spool/postfix\"", diagnostics));
+    let below = below.and_then(|node| node.parse::<Size>("a size such as \"1 GiB\"", diagnostics));
+    if let Some(path) = path.as_ref().filter(|path| !path.value.starts_with('/')) {
+        let message = format!("expected a path that starts with /, found \"{}\"", path.value);
+        diagnostics.push(Diagnostic::error(path.place.clone(), message));
+    }
+    if let Some(below) = below.as_ref().filter(|below| below.value.0 == 0) {
+        diagnostics.push(never(below.place.clone()).hint("less than nothing is never free"));
+    }
+    Some(Question::DiskFree { path: path?.value.into(), below: below?.value.0 })
 }
 
-/// A comparison with numbers of at least `least`; one that never or always holds is an error.
+/// A comparison with numbers of at least `least`, for the reason that stands beside it; one that never or always holds is
+/// an error.
 fn comparison(
     node: Node,
     expected: &'static str,
     bound: impl Fn(&str) -> Option<u64>,
-    least: u64,
+    (least, reason): (u64, &str),
     diagnostics: &mut Diagnostics,
 ) -> Option<Comparison> {
     let text = node.string(expected, diagnostics)?;
@@ -313,9 +329,10 @@ fn comparison(
     };
     let holds = (comparison.holds(least), comparison.holds(u64::MAX), comparison.holds(comparison.bound.max(least)));
     match holds {
-        (false, false, false) => diagnostics.push(never(text.place)),
+        (false, false, false) => diagnostics.push(never(text.place).hint(reason)),
         (true, true, true) if comparison.bound <= least => {
-            diagnostics.push(Diagnostic::error(text.place, "this always holds; leave it out"));
+            let hint = format!("{reason}; leave it out");
+            diagnostics.push(Diagnostic::error(text.place, "this always holds").hint(hint));
         }
         _ => {}
     }

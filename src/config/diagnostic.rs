@@ -9,6 +9,8 @@ use annotate_snippets::Group;
 use annotate_snippets::Level;
 use annotate_snippets::Renderer;
 use annotate_snippets::Snippet;
+use serde_json::Value;
+use serde_json::json;
 
 /// A file of the configuration.
 #[derive(Clone, Debug)]
@@ -44,6 +46,17 @@ pub enum Severity {
     Error,
     /// It can, but somebody should look.
     Warning,
+}
+
+impl Severity {
+    /// The word before the message.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
 }
 
 /// One thing that is wrong.
@@ -86,12 +99,19 @@ pub struct Diagnostics {
     pub sources: Vec<Source>,
     /// What was found.
     pub list: Vec<Diagnostic>,
+    /// Whether a part could not be read, so that a warning about the whole would be guesswork.
+    pub partial: bool,
 }
+
+/// More than anybody reads: a list of thousands may be wrong in every line.
+const MOST_SHOWN: usize = 100;
 
 impl Diagnostics {
     /// Notes one more.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        self.list.push(diagnostic);
+        if diagnostic.severity == Severity::Error || !self.partial {
+            self.list.push(diagnostic);
+        }
     }
 
     /// Whether anything found makes the configuration unusable.
@@ -100,20 +120,69 @@ impl Diagnostics {
         self.list.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
+    /// How many errors there are.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.list.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
+    }
+
+    /// All of them in the order of their places, each once.
+    #[must_use]
+    pub fn sorted(&self) -> Vec<&Diagnostic> {
+        let mut list: Vec<&Diagnostic> = self.list.iter().collect();
+        list.sort_by_key(|d| (d.place.source, d.place.span.start, d.place.span.end, &d.message));
+        list.dedup_by(|a, b| a.place == b.place && a.message == b.message);
+        list
+    }
+
     /// All of them, as `rustc` shows its own: message, file, line, column, the line with a caret below, the hint.
     #[must_use]
     pub fn render(&self, color: bool) -> String {
-        let mut list: Vec<&Diagnostic> = self.list.iter().collect();
-        list.sort_by_key(|diagnostic| (diagnostic.place.source, diagnostic.place.span.start));
+        let list = self.sorted();
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        list.iter().map(|diagnostic| format!("{}\n", self.render_one(&renderer, diagnostic))).collect()
+        let shown = list.iter().take(MOST_SHOWN);
+        let mut text: String =
+            shown.map(|diagnostic| format!("{}\n", self.render_one(&renderer, diagnostic))).collect();
+        if let Some(more @ 1..) = list.len().checked_sub(MOST_SHOWN) {
+            text.push_str(&format!("... and {more} more\n"));
+        }
+        text
+    }
+
+    /// The first occurrence of `part` within what is written at `place`; all of it where there is none.
+    #[must_use]
+    pub fn narrow(&self, place: &Place, part: &str) -> Place {
+        let written = self.sources.get(place.source).and_then(|source| source.text.get(place.span.clone()));
+        let Some(offset) = written.and_then(|written| written.find(part)).filter(|_| !part.is_empty()) else {
+            return place.clone();
+        };
+        let start = place.span.start + offset;
+        Place { source: place.source, span: start..start + part.len() }
+    }
+
+    /// The same for programs: what `check --format json` has in its diagnostics.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let describe = |diagnostic: &Diagnostic| {
+            let (line, column) = self.line_and_column(&diagnostic.place);
+            let source = self.sources.get(diagnostic.place.source);
+            json!({
+                "severity": diagnostic.severity.name(),
+                "file": source.map(|source| source.path.to_string_lossy()),
+                "line": line,
+                "column": column,
+                "message": diagnostic.message,
+                "hint": diagnostic.hint,
+            })
+        };
+        self.sorted().into_iter().map(describe).collect()
     }
 
     /// Line and column of a place, counted from one; columns in characters.
     #[must_use]
     pub fn line_and_column(&self, place: &Place) -> (usize, usize) {
         let text = self.sources.get(place.source).map_or("", |source| source.text.as_str());
-        let before = text.get(..place.span.start.min(text.len())).unwrap_or_default();
+        let before = text.get(..whole_characters(text, &place.span).start).unwrap_or_default();
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
         (before.matches('\n').count() + 1, column)
@@ -128,8 +197,7 @@ impl Diagnostics {
         let Some(source) = self.sources.get(diagnostic.place.source) else {
             return renderer.render(&[Group::with_title(title)]);
         };
-        let end = source.text.len();
-        let span = diagnostic.place.span.start.min(end)..diagnostic.place.span.end.min(end);
+        let span = whole_characters(&source.text, &diagnostic.place.span);
         let path = source.path.to_string_lossy();
         let snippet =
             Snippet::source(source.text.as_str()).path(path.as_ref()).annotation(AnnotationKind::Primary.span(span));
@@ -139,6 +207,13 @@ impl Diagnostics {
         }
         renderer.render(&[group])
     }
+}
+
+/// Where a span cuts a character in two, the renderer would panic.
+fn whole_characters(text: &str, span: &Range<usize>) -> Range<usize> {
+    let start = (0..=span.start.min(text.len())).rev().find(|&at| text.is_char_boundary(at));
+    let end = (span.end..text.len()).find(|&at| text.is_char_boundary(at));
+    start.unwrap_or_default()..end.unwrap_or(text.len())
 }
 
 impl fmt::Display for Diagnostics {

@@ -4,7 +4,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "one kind of value is expected, every other is the same error")]
 
-use std::ops::Range;
+use std::fmt;
 
 use toml::Spanned;
 use toml::de::DeTable;
@@ -27,19 +27,27 @@ pub(super) enum Value {
     Table(Vec<(At<String>, Node)>),
 }
 
-impl Value {
-    /// What it is, for messages.
-    pub(super) const fn kind(&self) -> &'static str {
+/// What it is, for messages.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Array(_) => "a list",
-            Self::Boolean(_) => "true or false",
-            Self::Integer(_) => "a number",
-            Self::Other(kind) => kind,
-            Self::String(_) => "a string",
-            Self::Table(_) => "a table",
+            Self::Array(values) if values.is_empty() => f.write_str("an empty list"),
+            Self::Array(_) => f.write_str("a list"),
+            Self::Boolean(value) => write!(f, "{value}"),
+            Self::Integer(value) => write!(f, "{value}"),
+            Self::Other(kind) => f.write_str(kind),
+            Self::String(text) => {
+                let more = if text.chars().nth(LONGEST_QUOTE).is_some() { "..." } else { "" };
+                let shown = text.chars().take(LONGEST_QUOTE).flat_map(char::escape_debug);
+                write!(f, "\"{}{more}\"", shown.collect::<String>())
+            }
+            Self::Table(_) => f.write_str("a table"),
         }
     }
 }
+
+/// The most characters of a value in a message; its place shows it all.
+const LONGEST_QUOTE: usize = 40;
 
 /// A value with its place.
 pub(super) type Node = At<Value>;
@@ -55,7 +63,7 @@ impl Node {
 
     /// An error that says what was expected here.
     pub(super) fn expected(&self, what: &str) -> Diagnostic {
-        Diagnostic::error(self.place.clone(), format!("expected {what}, found {}", self.value.kind()))
+        Diagnostic::error(self.place.clone(), format!("expected {what}, found {}", self.value))
     }
 
     /// The string, or an error that says what was expected.
@@ -72,7 +80,7 @@ impl Node {
     /// A string that reads as a `T`, or an error: `T`'s own where it is a string.
     pub(super) fn parse<T>(self, what: &str, diagnostics: &mut Diagnostics) -> Option<At<T>>
     where
-        T: std::str::FromStr<Err: std::fmt::Display>,
+        T: std::str::FromStr<Err: fmt::Display>,
     {
         let text = self.string(what, diagnostics)?;
         match text.value.parse() {
@@ -98,13 +106,8 @@ impl Node {
     pub(super) fn count(&self, diagnostics: &mut Diagnostics) -> Option<u64> {
         match self.value {
             Value::Integer(value @ 1..) => Some(value.unsigned_abs()),
-            Value::Integer(value) => {
-                let message = format!("expected a number of at least 1, found {value}");
-                diagnostics.push(Diagnostic::error(self.place.clone(), message));
-                None
-            }
             _ => {
-                diagnostics.push(self.expected("a number"));
+                diagnostics.push(self.expected("a number of at least 1"));
                 None
             }
         }
@@ -117,7 +120,8 @@ impl Node {
         let found = choices.iter().find(|(name, _)| *name == word.value);
         if found.is_none() {
             let message = format!("expected {}, found \"{}\"", one_of(&names), word.value);
-            diagnostics.push(Diagnostic::error(word.place.clone(), message));
+            let hint = closest(&names, &word.value).map(|name| format!("did you mean \"{name}\"?"));
+            diagnostics.push(Diagnostic { hint, ..Diagnostic::error(word.place.clone(), message) });
         }
         found.map(|&(_, value)| At { value, place: word.place })
     }
@@ -142,15 +146,20 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The table in `node`, or an error.
-    pub(super) fn of(node: Node, diagnostics: &mut Diagnostics) -> Option<Self> {
+    /// The table in `node`, or an error that says what was expected.
+    pub(super) fn of(node: Node, what: &str, diagnostics: &mut Diagnostics) -> Option<Self> {
         match node.value {
             Value::Table(entries) => Some(Self { entries, known: Vec::new(), place: node.place }),
             _ => {
-                diagnostics.push(node.expected("a table"));
+                diagnostics.push(node.expected(what));
                 None
             }
         }
+    }
+
+    /// Whether nothing was written in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// Takes the value of `key`.
@@ -161,6 +170,11 @@ impl Fields {
     /// Takes the value of `key` and the key itself, for messages about the whole entry.
     pub(super) fn take_with_key(&mut self, key: &'static str) -> Option<(Place, Node)> {
         self.known.push(key);
+        self.take_misplaced(key)
+    }
+
+    /// Takes a key that belongs elsewhere and is therefore not suggested here.
+    pub(super) fn take_misplaced(&mut self, key: &str) -> Option<(Place, Node)> {
         let index = self.entries.iter().position(|(name, _)| name.value == key)?;
         let (name, node) = self.entries.remove(index);
         Some((name.place, node))
@@ -174,11 +188,9 @@ impl Fields {
     /// Reports what nobody asked for.
     pub(super) fn finish(self, diagnostics: &mut Diagnostics) {
         for (key, _) in self.entries {
-            let closest =
-                self.known.iter().max_by(|a, b| similarity(a, &key.value).total_cmp(&similarity(b, &key.value)));
-            let hint = match closest {
-                Some(closest) if similarity(closest, &key.value) > 0.7 => format!("did you mean `{closest}`?"),
-                _ => format!("known here: {}", self.known.join(", ")),
+            let hint = match closest(&self.known, &key.value) {
+                Some(closest) => format!("did you mean `{closest}`?"),
+                None => format!("known here: {}", self.known.join(", ")),
             };
             let message = format!("unknown key `{}`", key.value);
             diagnostics.push(Diagnostic::error(key.place, message).hint(hint));
@@ -186,28 +198,60 @@ impl Fields {
     }
 }
 
-fn similarity(a: &str, b: &str) -> f64 {
-    strsim::jaro_winkler(a, b)
+/// The name that was probably meant.
+pub(super) fn closest<'a>(names: &[&'a str], written: &str) -> Option<&'a str> {
+    let similarity = |name: &str| strsim::jaro_winkler(name, &written.to_lowercase());
+    let closest = names.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
+    closest.copied().filter(|name| similarity(name) > 0.8)
 }
 
-/// Reads the text of file `source`. Errors of syntax are reported; what could be read all the same is returned.
-pub(super) fn read(text: &str, source: usize, diagnostics: &mut Diagnostics) -> Fields {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        let place = Place { source, span: start_on_a_character(text, span) };
-        diagnostics.push(Diagnostic::error(place, format!("not TOML: {}", error.message())));
+/// Reads file `source` of the diagnostics. `None` where it is not TOML: all errors of syntax are reported, and nothing is
+/// concluded from the rest, which an unclosed quote may have turned inside out.
+pub(super) fn read(source: usize, diagnostics: &mut Diagnostics) -> Option<Fields> {
+    let text = diagnostics.sources.get(source)?.text.clone();
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    if errors.is_empty() {
+        let place = Place { source, span: table.span() };
+        return Some(Fields { entries: entries(table.into_inner(), source), known: Vec::new(), place });
     }
-    let place = Place { source, span: table.span() };
-    Fields { entries: entries(table.into_inner(), source), known: Vec::new(), place }
+    diagnostics.partial = true;
+    let mut errors: Vec<_> = errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
+    // The parser also takes what follows an unclosed header for a repetition, and an open quote for an open list.
+    if !errors.iter().all(|(_, message)| *message == DUPLICATE) {
+        errors.retain(|(_, message)| *message != DUPLICATE);
+    }
+    errors.reverse();
+    errors.dedup_by_key(|(span, _)| span.start);
+    for (span, message) in errors {
+        diagnostics.push(syntax(&text, Place { source, span }, message));
+    }
+    None
 }
 
-fn start_on_a_character(text: &str, span: Range<usize>) -> Range<usize> {
-    let mut start = span.start.min(text.len());
-    while !text.is_char_boundary(start) {
-        start -= 1;
-    }
-    start..span.end.max(start)
+/// What the parser says of a key that stands in a table twice.
+const DUPLICATE: &str = "duplicate key";
+
+/// An error of syntax in words for people who do not know TOML's grammar.
+fn syntax(text: &str, place: Place, message: &str) -> Diagnostic {
+    let before = text.get(..place.span.start).unwrap_or_default().trim_end_matches([' ', '\t']);
+    let after = text.get(place.span.start..).and_then(|rest| rest.lines().next()).unwrap_or_default().trim();
+    let is_value = before.ends_with(['=', '[', ',']);
+    let (message, hint) = if message == DUPLICATE {
+        let key = text.get(place.span.clone()).unwrap_or_default();
+        let hint = "each key and each [table] once; only [[rule]] is repeated";
+        (format!("`{key}` is written twice"), Some(hint))
+    } else if is_value && after.is_empty() {
+        ("a value is missing".to_owned(), None)
+    } else if is_value && after.starts_with(char::is_alphabetic) {
+        ("text stands in quotes".to_owned(), None)
+    } else if message.starts_with("invalid basic string") && after.is_empty() {
+        ("the closing quote is missing".to_owned(), None)
+    } else if message.starts_with("unexpected leading zero") {
+        ("a number does not start with 0".to_owned(), Some("modes are written in quotes: \"0660\""))
+    } else {
+        (message.to_owned(), None)
+    };
+    Diagnostic { hint: hint.map(str::to_owned), ..Diagnostic::error(place, format!("not TOML: {message}")) }
 }
 
 fn entries(table: DeTable<'_>, source: usize) -> Vec<(At<String>, Node)> {
@@ -231,7 +275,8 @@ fn node(value: Spanned<DeValue<'_>>, source: usize) -> Node {
         DeValue::Float(_) => Value::Other("a number with a point"),
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
             .map_or(Value::Other("a number too large"), Value::Integer),
-        DeValue::String(text) => Value::String(text.into_owned()),
+        // A line end in a text is a line end, whichever editor wrote it.
+        DeValue::String(text) => Value::String(text.replace("\r\n", "\n")),
         DeValue::Table(table) => Value::Table(entries(table, source)),
     };
     At { value, place }

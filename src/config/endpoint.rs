@@ -22,12 +22,15 @@ impl FromStr for Endpoint {
     type Err = EndpointError;
 
     fn from_str(text: &str) -> Result<Self, EndpointError> {
-        let error = || EndpointError { found: text.to_owned() };
-        let (kind, rest) = text.split_once(':').ok_or_else(error)?;
+        let error = |why| EndpointError { why, found: text.to_owned() };
+        let spelling = || error(Why::Spelling { meant: meant(text) });
+        let (kind, rest) = text.split_once(':').ok_or_else(spelling)?;
         match kind {
-            "inet" | "inet6" => inet(rest).ok_or_else(error),
-            "unix" | "local" if rest.starts_with('/') => Ok(Self::Unix(rest.into())),
-            _ => Err(error()),
+            "inet" | "inet6" => inet(rest).map_err(|why| error(why.unwrap_or(Why::Spelling { meant: None }))),
+            "unix" | "local" if !rest.starts_with('/') => Err(error(Why::RelativePath)),
+            "unix" | "local" if rest.len() > LONGEST_PATH => Err(error(Why::PathTooLong)),
+            "unix" | "local" if !rest.contains(char::is_control) => Ok(Self::Unix(rest.into())),
+            _ => Err(spelling()),
         }
     }
 }
@@ -43,33 +46,64 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// `sun_path` has 108 octets, the last one zero (unix(7)).
+const LONGEST_PATH: usize = 107;
+
 /// Why a text is not an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EndpointError {
     found: String,
+    why: Why,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Why {
+    PathTooLong,
+    Port,
+    RelativePath,
+    Spelling { meant: Option<String> },
 }
 
 impl fmt::Display for EndpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let expected = "inet:HOST:PORT, inet:PORT@HOST, unix:/PATH or local:/PATH";
-        write!(f, "expected {expected}, found \"{}\"", self.found)
+        let Self { found, why } = self;
+        match why {
+            Why::PathTooLong => write!(f, "the path of a socket has at most {LONGEST_PATH} characters"),
+            Why::Port => write!(f, "expected a port from 0 (any free one) to 65535 in \"{found}\""),
+            Why::RelativePath => write!(f, "expected a path that starts with / in \"{found}\""),
+            Why::Spelling { meant: Some(meant) } => {
+                write!(f, "expected an endpoint, found \"{found}\"; did you mean \"{meant}\"?")
+            }
+            Why::Spelling { meant: None } => {
+                let expected = "inet:HOST:PORT, inet:PORT@HOST, unix:/PATH or local:/PATH";
+                write!(f, "expected {expected}, found \"{found}\"")
+            }
+        }
     }
 }
 
 impl std::error::Error for EndpointError {}
 
+/// A path or a host and port without the kind before it.
+fn meant(text: &str) -> Option<String> {
+    let kind = if text.starts_with('/') { "unix" } else { "inet" };
+    let meant = format!("{kind}:{text}");
+    meant.parse::<Endpoint>().is_ok().then_some(meant)
+}
+
 /// Sendmail puts the port first and an `@` between, Postfix the host first and a colon.
-fn inet(text: &str) -> Option<Endpoint> {
+fn inet(text: &str) -> Result<Endpoint, Option<Why>> {
     let (host, port) = match text.split_once('@') {
         Some((port, host)) => (host, port),
-        None => text.rsplit_once(':')?,
+        None => text.rsplit_once(':').ok_or(None)?,
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let ambiguous = bare.contains(':') && bare == host && !text.contains('@');
-    if bare.is_empty() || ambiguous {
-        return None;
+    let is_host = |c: char| c.is_ascii_alphanumeric() || ".-_:%".contains(c);
+    if bare.is_empty() || ambiguous || !bare.chars().all(is_host) {
+        return Err(None);
     }
-    Some(Endpoint::Inet { host: bare.to_owned(), port: port.parse().ok()? })
+    Ok(Endpoint::Inet { host: bare.to_owned(), port: port.parse().map_err(|_| Why::Port)? })
 }
 
 #[cfg(test)]
@@ -105,6 +139,10 @@ mod tests {
             "unix:run/x",
             "tcp:a:1",
             "inet:a:70000",
+            "inet:*:8891",
+            "127.0.0.1:8891",
+            "/run/x",
+            "unix:/run/\n",
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }

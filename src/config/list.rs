@@ -30,6 +30,17 @@ pub struct List {
     pub senders: Vec<(String, Vec<AddressPattern>)>,
 }
 
+impl List {
+    /// Leaves no kind of entry empty: of a list with errors nobody needs to hear that it lacks something, too.
+    fn fill(&mut self) {
+        self.networks.push(Entry { value: IpNet::default(), comment: String::new() });
+        self.domains.push(Entry { value: DomainPattern::Exact(String::new()), comment: String::new() });
+        self.addresses.push(Entry { value: AddressPattern::Null, comment: String::new() });
+        self.logins.push(Entry { value: String::new(), comment: String::new() });
+        self.senders.push((String::new(), Vec::new()));
+    }
+}
+
 /// An entry, and what stands behind `#` in its line.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Entry<T> {
@@ -40,8 +51,9 @@ pub struct Entry<T> {
 }
 
 pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Option<List> {
-    let mut fields = Fields::of(node, diagnostics)?;
-    let list = List {
+    let mut fields = Fields::of(node, "a table such as { networks = [\"192.0.2.0/24\"] }", diagnostics)?;
+    let errors_before = diagnostics.errors();
+    let mut list = List {
         networks: entries(fields.take("networks"), "a network such as \"192.0.2.0/24\"", network, diagnostics),
         domains: entries(fields.take("domains"), "a domain", str::parse, diagnostics),
         addresses: entries(fields.take("addresses"), "an address", str::parse, diagnostics),
@@ -51,21 +63,32 @@ pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) 
     };
     let place = list.name.place.clone();
     fields.finish(diagnostics);
+    if diagnostics.errors() > errors_before {
+        list.fill();
+        return Some(list);
+    }
     let is_empty = list.networks.is_empty()
         && list.domains.is_empty()
         && list.addresses.is_empty()
         && list.logins.is_empty()
         && list.senders.is_empty();
-    if is_empty && !diagnostics.has_errors() {
+    if is_empty {
         let message = format!("list `{}` is empty: no condition on it can hold", list.name.value);
-        diagnostics.push(Diagnostic::warning(place, message));
+        diagnostics.push(Diagnostic::warning(place, message).hint("give it entries, or leave it and its rules out"));
     }
     Some(list)
 }
 
 /// An address or a network; bits below the prefix are an error, since one of the two numbers is then a typing mistake.
 pub(super) fn network(text: &str) -> Result<IpNet, String> {
-    let error = || format!("expected an address or a network such as \"192.0.2.0/24\", found \"{text}\"");
+    let error = || {
+        let names = if text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
+            "; `client_name` is for names"
+        } else {
+            ""
+        };
+        format!("expected an address or a network such as \"192.0.2.0/24\", found \"{text}\"{names}")
+    };
     if let Ok(address) = IpAddr::from_str(text) {
         return Ok(address.to_canonical().into());
     }
@@ -116,7 +139,8 @@ fn entries<T, E: ToString>(
 }
 
 fn senders(node: Node, diagnostics: &mut Diagnostics) -> Vec<(String, Vec<AddressPattern>)> {
-    let Some(fields) = Fields::of(node, diagnostics) else {
+    let expected = "a table such as { alice = [\"alice@example.com\"] }";
+    let Some(fields) = Fields::of(node, expected, diagnostics) else {
         return Vec::new();
     };
     let mut senders = Vec::new();

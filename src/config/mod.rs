@@ -4,9 +4,11 @@
 //! reported at once, and a configuration with an error is never used. Reads no files: the texts are handed in.
 
 mod condition;
+mod contradiction;
 mod diagnostic;
 mod document;
 mod endpoint;
+mod limit;
 mod list;
 mod pattern;
 mod rule;
@@ -25,6 +27,8 @@ pub use diagnostic::Severity;
 pub use diagnostic::Source;
 pub use endpoint::Endpoint;
 pub use endpoint::EndpointError;
+pub use limit::KeyPart;
+pub use limit::Limit;
 pub use list::Entry;
 pub use list::List;
 pub use pattern::AddressPattern;
@@ -32,8 +36,6 @@ pub use pattern::DomainPattern;
 pub use pattern::PatternError;
 pub use rule::Action;
 pub use rule::HeaderField;
-pub use rule::KeyPart;
-pub use rule::Limit;
 pub use rule::Mode;
 pub use rule::ReplyTemplate;
 pub use rule::Rule;
@@ -53,6 +55,8 @@ pub use units::Rate;
 pub use units::Size;
 pub use units::Span;
 pub use units::UnitError;
+
+use std::collections::HashMap;
 
 use document::Fields;
 use document::Node;
@@ -84,31 +88,38 @@ impl Config {
     #[must_use]
     pub fn read(sources: Vec<Source>) -> (Self, Diagnostics) {
         let mut config = Self::default();
-        let mut diagnostics = Diagnostics::default();
-        let mut sections = Sections::default();
-        for (index, source) in sources.iter().enumerate() {
-            let fields = document::read(&source.text, index, &mut diagnostics);
-            config.read_file(fields, &mut sections, &mut diagnostics);
+        let mut diagnostics = Diagnostics { sources, ..Diagnostics::default() };
+        let mut seen = Seen::default();
+        let files = 0..diagnostics.sources.len();
+        let files: Vec<_> = files.filter_map(|index| document::read(index, &mut diagnostics)).collect();
+        // What a file that cannot be read would have defined is not to be missed in the others.
+        let is_whole = files.len() == diagnostics.sources.len();
+        for fields in files {
+            config.read_file(fields, &mut seen, &mut diagnostics);
         }
-        diagnostics.sources = sources;
+        if !is_whole {
+            config.lists.clear();
+            config.rules.clear();
+        }
         (config, diagnostics)
     }
 
-    fn read_file(&mut self, mut fields: Fields, sections: &mut Sections, diagnostics: &mut Diagnostics) {
-        if let Some(node) = sections.take(&mut fields, "server", diagnostics) {
+    fn read_file(&mut self, mut fields: Fields, seen: &mut Seen, diagnostics: &mut Diagnostics) {
+        if let Some(node) = seen.section(&mut fields, "server", diagnostics) {
             self.server = settings::server(node, diagnostics);
         }
-        if let Some(node) = sections.take(&mut fields, "http", diagnostics) {
+        if let Some(node) = seen.section(&mut fields, "http", diagnostics) {
             self.http = settings::http(node, diagnostics);
         }
-        if let Some(node) = sections.take(&mut fields, "log", diagnostics) {
+        if let Some(node) = seen.section(&mut fields, "log", diagnostics) {
             self.log = settings::log(node, diagnostics);
         }
-        if let Some(node) = sections.take(&mut fields, "policy", diagnostics) {
+        if let Some(node) = seen.section(&mut fields, "policy", diagnostics) {
             self.policy = settings::policy(node, diagnostics);
         }
-        if let Some(lists) = fields.take("lists").and_then(|node| Fields::of(node, diagnostics)) {
-            for (name, node) in lists.rest() {
+        let lists = fields.take("lists").and_then(|node| Fields::of(node, "tables [lists.NAME]", diagnostics));
+        for (name, node) in lists.into_iter().flat_map(Fields::rest) {
+            if seen.is_new(format!("lists.{}", name.value), &name.place, diagnostics) {
                 self.lists.extend(list::read(name, node, diagnostics));
             }
         }
@@ -119,21 +130,29 @@ impl Config {
     }
 }
 
-/// The sections that may be written once in all the files together.
+/// What may be written once in all the files together, and where it was.
 #[derive(Default)]
-struct Sections {
-    seen: Vec<&'static str>,
+struct Seen {
+    places: HashMap<String, Place>,
 }
 
-impl Sections {
-    fn take(&mut self, fields: &mut Fields, name: &'static str, diagnostics: &mut Diagnostics) -> Option<Node> {
+impl Seen {
+    fn section(&mut self, fields: &mut Fields, name: &'static str, diagnostics: &mut Diagnostics) -> Option<Node> {
         let (place, node) = fields.take_with_key(name)?;
-        if self.seen.contains(&name) {
-            let message = format!("[{name}] stands in another file already");
-            diagnostics.push(Diagnostic::error(place, message).hint("write each section in one file"));
-            return None;
-        }
-        self.seen.push(name);
-        Some(node)
+        self.is_new(name.to_owned(), &place, diagnostics).then_some(node)
+    }
+
+    /// Whether it is written for the first time; if not, that is an error.
+    fn is_new(&mut self, name: String, place: &Place, diagnostics: &mut Diagnostics) -> bool {
+        let Some(before) = self.places.get(&name) else {
+            self.places.insert(name, place.clone());
+            return true;
+        };
+        let file = diagnostics.sources.get(before.source).map(|source| source.path.display().to_string());
+        let (line, _) = diagnostics.line_and_column(before);
+        let message = format!("[{name}] stands in {}:{line} already", file.unwrap_or_default());
+        diagnostics
+            .push(Diagnostic::error(place.clone(), message).hint("write each section and each list in one file"));
+        false
     }
 }

@@ -31,12 +31,16 @@ impl FromStr for DomainPattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let error = |expected| PatternError { expected, found: text.to_owned() };
+        let error = |expected| PatternError { expected, found: text.to_owned(), meant: meant(text) };
         let below = text.strip_prefix('.');
         let domain = below.unwrap_or(text);
         let is_literal = below.is_none() && domain.starts_with('[') && domain.ends_with(']');
         let bad = |c: char| c.is_whitespace() || c.is_control() || "@/*,;<>\"'()[]{}:".contains(c);
-        if domain.is_empty() || domain.starts_with('.') || (domain.contains(bad) && !is_literal) {
+        if domain.is_empty()
+            || domain.starts_with('.')
+            || domain.contains("..")
+            || (domain.contains(bad) && !is_literal)
+        {
             return Err(error("a domain (\"b.example\") or everything below one (\".b.example\")"));
         }
         let folded = domain.strip_suffix('.').unwrap_or(domain).to_lowercase();
@@ -86,6 +90,7 @@ impl FromStr for AddressPattern {
         let error = || PatternError {
             expected: "an address (\"a@b.example\"), a domain (\"b.example\"), everything below one (\".b.example\") or \"<>\"",
             found: text.to_owned(),
+            meant: meant(text),
         };
         if !text.contains('@') {
             return text.parse().map(Self::Domain).map_err(|_: PatternError| error());
@@ -114,15 +119,26 @@ impl fmt::Display for AddressPattern {
 pub struct PatternError {
     expected: &'static str,
     found: String,
+    meant: Option<String>,
 }
 
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected {}, found \"{}\"", self.expected, self.found)
+        write!(f, "expected {}, found \"{}\"", self.expected, self.found)?;
+        match &self.meant {
+            Some(meant) => write!(f, "; did you mean \"{meant}\"?"),
+            None => Ok(()),
+        }
     }
 }
 
 impl std::error::Error for PatternError {}
+
+/// `*.b.example` and `@b.example`, as other programs write `.b.example` and `b.example`.
+fn meant(text: &str) -> Option<String> {
+    let meant = text.strip_prefix("*@").or_else(|| text.strip_prefix(['*', '@']))?;
+    meant.parse::<DomainPattern>().is_ok().then(|| meant.to_owned())
+}
 
 #[cfg(test)]
 mod tests {
@@ -158,9 +174,18 @@ mod tests {
 
     #[test]
     fn what_can_match_nothing_is_refused() {
-        for text in
-            ["", ".", "..b.example", "b example", "*.example", "@b.example", "a@", "a@.b.example", "192.0.2.0/24"]
-        {
+        for text in [
+            "",
+            ".",
+            "..b.example",
+            "b..example",
+            "b example",
+            "*.example",
+            "@b.example",
+            "a@",
+            "a@.b.example",
+            "192.0.2.0/24",
+        ] {
             assert!(text.parse::<AddressPattern>().is_err(), "{text}");
         }
         assert_eq!(domain("[192.0.2.1]").to_string(), "[192.0.2.1]");

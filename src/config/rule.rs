@@ -2,15 +2,18 @@
 
 use super::condition;
 use super::condition::Condition;
+use super::contradiction;
 use super::diagnostic::At;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::diagnostic::Place;
 use super::document::Fields;
 use super::document::Node;
+use super::document::Value;
+use super::limit;
+use super::limit::Limit;
 use super::template::Template;
-use super::units::Rate;
-use super::units::UnitError;
+use crate::facts::Fact;
 use crate::facts::Stage;
 use crate::reply;
 use crate::reply::Status;
@@ -92,89 +95,6 @@ impl Mode {
     }
 }
 
-/// `limit`: the rule holds when there is no room left.
-#[derive(Clone, Debug)]
-pub struct Limit {
-    /// Where it stands.
-    pub place: Place,
-    /// Whose count; none: one for all.
-    pub key: Vec<KeyPart>,
-    /// Bounds on messages.
-    pub messages: Vec<Rate>,
-    /// Bounds on recipients.
-    pub recipients: Vec<Rate>,
-    /// Bounds on octets.
-    pub bytes: Vec<Rate>,
-    /// Bounds on connections.
-    pub connections: Vec<Rate>,
-    /// How many connections at once.
-    pub concurrent: Option<u64>,
-}
-
-/// A part of a limit's key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum KeyPart {
-    /// `client`, `client/24`, `client/24/56`: the network of the client's address.
-    Client {
-        /// Prefix length for IPv4.
-        v4: u8,
-        /// Prefix length for IPv6.
-        v6: u8,
-    },
-    /// The HELO name.
-    Helo,
-    /// The MTA's name for the port.
-    Listener,
-    /// The login.
-    Login,
-    /// The recipient.
-    Recipient,
-    /// The recipient's domain.
-    RecipientDomain,
-    /// The sender.
-    Sender,
-    /// The sender's domain.
-    SenderDomain,
-}
-
-/// A host usually has a whole /64 to choose addresses from (RFC 6177).
-const DEFAULT_V6_PREFIX: u8 = 64;
-
-impl std::str::FromStr for KeyPart {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let part = match text {
-            "helo" => Self::Helo,
-            "listener" => Self::Listener,
-            "login" => Self::Login,
-            "recipient" => Self::Recipient,
-            "recipient_domain" => Self::RecipientDomain,
-            "sender" => Self::Sender,
-            "sender_domain" => Self::SenderDomain,
-            _ => return client_key(text),
-        };
-        Ok(part)
-    }
-}
-
-fn client_key(text: &str) -> Result<KeyPart, String> {
-    let mut parts = text.split('/');
-    let name = parts.next();
-    let mut prefix = |default: u8, longest: u8| match parts.next() {
-        None => Some(default),
-        Some(digits) => digits.parse().ok().filter(|length| (1..=longest).contains(length)),
-    };
-    let (v4, v6) = (prefix(32, 32), prefix(DEFAULT_V6_PREFIX, 128));
-    match (name, v4, v6, parts.next()) {
-        (Some("client"), Some(v4), Some(v6), None) => Ok(KeyPart::Client { v4, v6 }),
-        _ => Err(format!(
-            "expected client, client/24 or client/24/56 (prefix lengths for IPv4 and IPv6), login, sender, \
-             sender_domain, recipient, recipient_domain, helo or listener, found \"{text}\""
-        )),
-    }
-}
-
 /// The stages at which a rule may be told to answer.
 const ANSWER_STAGES: [(&str, Stage); 5] = [
     ("connect", Stage::Connect),
@@ -186,18 +106,25 @@ const ANSWER_STAGES: [(&str, Stage); 5] = [
 
 /// Reads one `[[rule]]`.
 pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Rule> {
-    let mut fields = Fields::of(node, diagnostics)?;
+    let mut fields = Fields::of(node, "a table [[rule]]", diagnostics)?;
     let place = fields.place.clone();
     let name = name(&mut fields, diagnostics);
+    let errors_before = diagnostics.errors();
     let when = fields.take("when").map_or_else(|| Some(Condition::always()), |node| condition::read(node, diagnostics));
     let unless = fields.take("unless").and_then(|node| condition::read(node, diagnostics));
-    let limit = fields.take("limit").and_then(|node| read_limit(node, diagnostics));
+    let limit = fields.take("limit").and_then(|node| limit::read(node, diagnostics));
     let action = action(&mut fields, diagnostics);
     let mode = fields.take("mode").and_then(|node| node.choice(&MODES, diagnostics));
-    let at = fields.take("at").and_then(|node| at(node, diagnostics));
-    let disconnect = fields.take("disconnect").and_then(|node| node.boolean(diagnostics));
+    let at = fields.take("at").and_then(|node| answer_stage(node, &ANSWER_STAGES, diagnostics));
+    let disconnect = fields.take("disconnect").and_then(|node| disconnect(&node, &action, &limit, diagnostics));
+    report_misplaced(&mut fields, diagnostics);
     fields.finish(diagnostics);
-    Some(Rule {
+    if diagnostics.errors() > errors_before || name.is_none() {
+        // Nothing is concluded from what is left of it: without its typing mistakes it may be another rule.
+        diagnostics.partial = true;
+        return None;
+    }
+    let rule = Rule {
         name: name?,
         place,
         when: when?,
@@ -207,16 +134,28 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Rule> {
         mode: mode.map(|mode| mode.value).unwrap_or_default(),
         at,
         disconnect: disconnect.unwrap_or_default(),
-    })
+    };
+    contradiction::report(&rule, diagnostics);
+    Some(rule)
+}
+
+/// `client = …` where `when.client = …` was meant.
+fn report_misplaced(fields: &mut Fields, diagnostics: &mut Diagnostics) {
+    for fact in Fact::ALL {
+        if let Some((place, _)) = fields.take_misplaced(fact.name()) {
+            let message = format!("unknown key `{}`", fact.name());
+            let hint = format!("conditions stand in `when` or `unless`: when.{}", fact.name());
+            diagnostics.push(Diagnostic::error(place, message).hint(hint));
+        }
+    }
 }
 
 pub(super) const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("monitor", Mode::Monitor)];
 
 fn name(fields: &mut Fields, diagnostics: &mut Diagnostics) -> Option<At<String>> {
     let Some(node) = fields.take("name") else {
-        let place = Place { span: fields.place.span.start..fields.place.span.start + 8, ..fields.place };
         let hint = "add name = \"...\": it is what metrics, logs and `check` call the rule";
-        diagnostics.push(Diagnostic::error(place, "this rule has no name").hint(hint));
+        diagnostics.push(Diagnostic::error(fields.place.clone(), "this rule has no name").hint(hint));
         return None;
     };
     let name = node.string("a name", diagnostics)?;
@@ -224,21 +163,46 @@ fn name(fields: &mut Fields, diagnostics: &mut Diagnostics) -> Option<At<String>
         && name.value.len() <= 64
         && name.value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if !fits {
-        let message = "expected a name of 1 to 64 letters, digits, hyphens, dots and underscores";
+        let message = "expected a name of 1 to 64 letters (a to z), digits, hyphens, dots and underscores";
         diagnostics.push(Diagnostic::error(name.place.clone(), message));
     }
     Some(name)
 }
 
-fn at(node: Node, diagnostics: &mut Diagnostics) -> Option<At<Stage>> {
-    let place = node.place.clone();
-    if node.clone().string("a stage", &mut Diagnostics::default()).is_some_and(|text| text.value == "helo") {
+/// One of `stages`, or an error that knows why others are not among them.
+pub(super) fn answer_stage(
+    node: Node,
+    stages: &[(&'static str, Stage)],
+    diagnostics: &mut Diagnostics,
+) -> Option<At<Stage>> {
+    if matches!(&node.value, Value::String(text) if text == "helo") {
         let hint = "Postfix answers 250 to HELO whatever a milter says, and repeats the refusal for the whole session; \
                     use \"mail\"";
-        diagnostics.push(Diagnostic::error(place, "nothing can be answered at HELO").hint(hint));
+        diagnostics.push(Diagnostic::error(node.place, "nothing can be answered at HELO").hint(hint));
         return None;
     }
-    node.choice(&ANSWER_STAGES, diagnostics)
+    node.choice(stages, diagnostics)
+}
+
+/// `disconnect`, which a rule without a reply of its own can only say if the default one is a 421.
+fn disconnect(
+    node: &Node,
+    action: &Option<Action>,
+    limit: &Option<Limit>,
+    diagnostics: &mut Diagnostics,
+) -> Option<bool> {
+    let disconnect = node.boolean(diagnostics)?;
+    let of_connections = |limit: &Limit| !limit.connections.is_empty() || limit.concurrent.is_some();
+    let speaks = match action {
+        None | Some(Action::Refuse(Some(_))) => true,
+        Some(Action::Refuse(None)) => limit.as_ref().is_some_and(of_connections),
+        Some(Action::Accept | Action::AddHeader(_) | Action::Discard | Action::Quarantine) => false,
+    };
+    if disconnect && !speaks {
+        let message = "`disconnect` goes with a reply of 421, and this rule has none";
+        diagnostics.push(Diagnostic::error(node.place.clone(), message).hint("reply = \"421 4.7.0 Try again later\""));
+    }
+    Some(disconnect)
 }
 
 /// `reply`, `then` or `add_header`; with none of them the rule refuses with the default reply for its case.
@@ -261,15 +225,25 @@ fn action(fields: &mut Fields, diagnostics: &mut Diagnostics) -> Option<Action> 
     }
     match then {
         None => Some(Action::Refuse(None)),
-        Some((_, node)) => {
-            let choices = [("accept", Then::Accept), ("discard", Then::Discard), ("quarantine", Then::Quarantine)];
-            Some(match node.choice(&choices, diagnostics)?.value {
-                Then::Accept => Action::Accept,
-                Then::Discard => Action::Discard,
-                Then::Quarantine => Action::Quarantine,
-            })
-        }
+        Some((_, node)) => exemption(node, diagnostics),
     }
+}
+
+/// `then`, whose three words all end the judgement of a message or recipient.
+fn exemption(node: Node, diagnostics: &mut Diagnostics) -> Option<Action> {
+    if matches!(&node.value, Value::String(text) if ["defer", "refuse", "reject", "tempfail"].contains(&text.as_str()))
+    {
+        let message = format!("expected \"accept\", \"discard\" or \"quarantine\", found {}", node.value);
+        let hint = "a rule without `then` refuses; `reply` says how: reply = \"550 5.7.1 Go away\"";
+        diagnostics.push(Diagnostic::error(node.place, message).hint(hint));
+        return None;
+    }
+    let choices = [("accept", Then::Accept), ("discard", Then::Discard), ("quarantine", Then::Quarantine)];
+    Some(match node.choice(&choices, diagnostics)?.value {
+        Then::Accept => Action::Accept,
+        Then::Discard => Action::Discard,
+        Then::Quarantine => Action::Quarantine,
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -289,85 +263,41 @@ fn reply_template(node: Node, diagnostics: &mut Diagnostics) -> Option<At<ReplyT
             return None;
         }
     };
-    match rest.trim().parse() {
-        Ok(template) => Some(At { value: ReplyTemplate { status, text: template }, place: text.place }),
-        Err(error) => {
-            diagnostics.push(Diagnostic::error(text.place, format!("{error}")));
-            None
-        }
+    let rest = rest.trim();
+    if rest.lines().count() > reply::MAX_LINES {
+        let message = format!("a reply has at most {} lines", reply::MAX_LINES);
+        diagnostics.push(Diagnostic::error(text.place.clone(), message));
     }
+    let template = template(rest, &text.place, diagnostics)?;
+    Some(At { value: ReplyTemplate { status, text: template }, place: text.place })
 }
 
 fn header_field(node: Node, diagnostics: &mut Diagnostics) -> Option<At<HeaderField>> {
-    let text = node.string("a header field such as \"X-Policy: {rule}\"", diagnostics)?;
+    const EXPECTED: &str = "a header field such as \"X-Policy: {rule}\"";
+    let text = node.string(EXPECTED, diagnostics)?;
     let parts = text.value.split_once(':').map(|(name, value)| (name.trim_end(), value.trim()));
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| matches!(b, 33..=126));
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| matches!(b, 33..=126) && !b"{}".contains(&b));
     let Some((name, value)) = parts.filter(|(name, value)| is_name(name) && !value.is_empty()) else {
-        let message = "expected a header field such as \"X-Policy: {rule}\"";
-        diagnostics.push(Diagnostic::error(text.place, message));
+        let found = Value::String(text.value);
+        diagnostics.push(Diagnostic::error(text.place, format!("expected {EXPECTED}, found {found}")));
         return None;
     };
     if value.contains('\n') {
-        diagnostics.push(Diagnostic::error(text.place, "a header field is one line"));
+        diagnostics.push(Diagnostic::error(text.place, "a header field to add is one line"));
         return None;
     }
-    match value.parse() {
-        Ok(value) => Some(At { value: HeaderField { name: name.to_owned(), value }, place: text.place }),
+    let template = template(value, &text.place, diagnostics)?;
+    Some(At { value: HeaderField { name: name.to_owned(), value: template }, place: text.place })
+}
+
+/// The text of a reply or header field that is written at `place`.
+fn template(text: &str, place: &Place, diagnostics: &mut Diagnostics) -> Option<Template> {
+    match text.parse::<Template>() {
+        Ok(template) => Some(template),
         Err(error) => {
-            diagnostics.push(Diagnostic::error(text.place, format!("{error}")));
+            let place = diagnostics.narrow(place, &error.part());
+            diagnostics.push(Diagnostic::error(place, error.to_string()).hint(error.hint()));
             None
         }
     }
-}
-
-fn read_limit(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
-    let mut fields = Fields::of(node, diagnostics)?;
-    let place = fields.place.clone();
-    let mut key = Vec::new();
-    for node in fields.take("key").into_iter().flat_map(Node::one_or_more) {
-        key.extend(node.parse::<KeyPart>("a part of the key", diagnostics).map(|part| part.value));
-    }
-    let limit = Limit {
-        key,
-        messages: rates(fields.take("messages"), Rate::parse_count, diagnostics),
-        recipients: rates(fields.take("recipients"), Rate::parse_count, diagnostics),
-        bytes: rates(fields.take("bytes"), Rate::parse_size, diagnostics),
-        connections: rates(fields.take("connections"), Rate::parse_count, diagnostics),
-        concurrent: fields.take("concurrent").and_then(|node| node.count(diagnostics)),
-        place: place.clone(),
-    };
-    fields.finish(diagnostics);
-    let counts_nothing = limit.messages.is_empty()
-        && limit.recipients.is_empty()
-        && limit.bytes.is_empty()
-        && limit.connections.is_empty()
-        && limit.concurrent.is_none();
-    if counts_nothing && !diagnostics.list.iter().any(|diagnostic| within(&diagnostic.place, &place)) {
-        let hint = "add messages, recipients, bytes or connections = \"100/hour\", or concurrent = 10";
-        diagnostics.push(Diagnostic::error(place, "this limit limits nothing").hint(hint));
-        return None;
-    }
-    Some(limit)
-}
-
-fn within(inner: &Place, outer: &Place) -> bool {
-    inner.source == outer.source && outer.span.contains(&inner.span.start)
-}
-
-fn rates(
-    node: Option<Node>,
-    parse: impl Fn(&str) -> Result<Rate, UnitError>,
-    diagnostics: &mut Diagnostics,
-) -> Vec<Rate> {
-    let mut rates = Vec::new();
-    for node in node.into_iter().flat_map(Node::one_or_more) {
-        let Some(text) = node.string("a rate such as \"100/hour\"", diagnostics) else {
-            continue;
-        };
-        match parse(&text.value) {
-            Ok(rate) => rates.push(rate),
-            Err(error) => diagnostics.push(Diagnostic::error(text.place, error.to_string())),
-        }
-    }
-    rates
 }

@@ -8,7 +8,9 @@ use super::diagnostic::Diagnostics;
 use super::diagnostic::Place;
 use super::document::Fields;
 use super::document::Node;
+use super::document::Value;
 use super::endpoint::Endpoint;
+use super::rule;
 use super::rule::MODES;
 use super::rule::Mode;
 use super::units::Span;
@@ -98,35 +100,26 @@ const LONGEST_DEADLINE: Duration = Duration::from_secs(9);
 
 pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
     let mut server = Server::default();
-    let Some(mut fields) = Fields::of(node, diagnostics) else {
+    let Some(mut fields) = Fields::of(node, "a table [server]", diagnostics) else {
         return server;
     };
     if let Some(node) = fields.take("listen") {
-        let place = node.place.clone();
-        let nodes = node.one_or_more();
-        if nodes.is_empty() {
-            diagnostics.push(Diagnostic::error(place, "expected at least one endpoint"));
-        }
-        let endpoints = nodes.into_iter().filter_map(|node| node.parse("an endpoint", diagnostics));
-        server.listen = endpoints.collect();
+        server.listen = endpoints(node, diagnostics);
     }
-    if let Some(mode) = fields.take("socket_mode").and_then(|node| node.string("a mode", diagnostics)) {
-        match u32::from_str_radix(&mode.value, 8) {
-            Ok(bits) if bits <= 0o777 => server.socket_mode = bits,
-            _ => {
-                let message = format!("expected a mode such as \"0660\", found \"{}\"", mode.value);
-                diagnostics.push(Diagnostic::error(mode.place, message));
-            }
-        }
+    if let Some(mode) = fields.take("socket_mode").and_then(|node| node.string("a mode such as \"0660\"", diagnostics))
+    {
+        server.socket_mode = socket_mode(&mode, diagnostics).unwrap_or(server.socket_mode);
     }
-    server.socket_group = fields.take("socket_group").and_then(|node| node.string("a group", diagnostics));
+    server.socket_group = fields.take("socket_group").and_then(|node| node.string("the name of a group", diagnostics));
     if let Some(count) = fields.take("max_sessions").and_then(|node| node.count(diagnostics)) {
         server.max_sessions = usize::try_from(count).unwrap_or(usize::MAX);
     }
-    if let Some(deadline) = fields.take("deadline").and_then(|node| node.parse::<Span>("a duration", diagnostics)) {
+    let deadline =
+        fields.take("deadline").and_then(|node| node.parse::<Span>("a duration such as \"5s\"", diagnostics));
+    if let Some(deadline) = deadline {
         if deadline.value.0.is_zero() || deadline.value.0 > LONGEST_DEADLINE {
+            let message = format!("expected a deadline from 1 ms to 9 seconds, found {}", deadline.value);
             let hint = "Sendmail waits 10 seconds for a milter's reply";
-            let message = "expected a deadline of more than nothing and at most 9s";
             diagnostics.push(Diagnostic::error(deadline.place, message).hint(hint));
         }
         server.deadline = deadline.value.0;
@@ -139,11 +132,50 @@ pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
     server
 }
 
+fn endpoints(node: Node, diagnostics: &mut Diagnostics) -> Vec<At<Endpoint>> {
+    const EXPECTED: &str = "an endpoint such as \"inet:127.0.0.1:8891\"";
+    if matches!(&node.value, Value::Array(nodes) if nodes.is_empty()) {
+        diagnostics.push(node.expected(EXPECTED));
+    }
+    let mut endpoints: Vec<At<Endpoint>> = Vec::new();
+    for node in node.one_or_more() {
+        let Some(endpoint) = node.parse::<Endpoint>(EXPECTED, diagnostics) else {
+            continue;
+        };
+        let is_any_port = matches!(endpoint.value, Endpoint::Inet { port: 0, .. });
+        if !is_any_port && endpoints.iter().any(|before| before.value == endpoint.value) {
+            let message = format!("{} stands in this list twice", endpoint.value);
+            diagnostics.push(Diagnostic::error(endpoint.place.clone(), message));
+        }
+        endpoints.push(endpoint);
+    }
+    endpoints
+}
+
+fn socket_mode(mode: &At<String>, diagnostics: &mut Diagnostics) -> Option<u32> {
+    let is_octal = mode.value.bytes().all(|b| b.is_ascii_digit());
+    let bits = u32::from_str_radix(&mode.value, 8).ok().filter(|bits| is_octal && *bits <= 0o777);
+    match bits {
+        None => {
+            let message = format!("expected a mode such as \"0660\", found \"{}\"", mode.value);
+            diagnostics.push(Diagnostic::error(mode.place.clone(), message));
+        }
+        Some(bits) if bits & 0o222 == 0 => {
+            let message = format!("with mode \"{}\" no MTA can connect", mode.value);
+            let hint = "connecting takes the right to write: \"0660\" allows it to user and group";
+            diagnostics.push(Diagnostic::error(mode.place.clone(), message).hint(hint));
+        }
+        Some(_) => {}
+    }
+    bits
+}
+
 pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
-    let Some(mut fields) = Fields::of(node, diagnostics) else {
+    let Some(mut fields) = Fields::of(node, "a table [http]", diagnostics) else {
         return Http::default();
     };
-    let listen = fields.take("listen").and_then(|node| node.string("HOST:PORT", diagnostics));
+    let listen =
+        fields.take("listen").and_then(|node| node.string("HOST:PORT such as \"127.0.0.1:9891\"", diagnostics));
     let is_host_and_port =
         |text: &str| text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     if let Some(listen) = listen.as_ref().filter(|listen| !is_host_and_port(&listen.value)) {
@@ -155,7 +187,7 @@ pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
 }
 
 pub(super) fn log(node: Node, diagnostics: &mut Diagnostics) -> Log {
-    let Some(mut fields) = Fields::of(node, diagnostics) else {
+    let Some(mut fields) = Fields::of(node, "a table [log]", diagnostics) else {
         return Log::default();
     };
     let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
@@ -166,14 +198,14 @@ pub(super) fn log(node: Node, diagnostics: &mut Diagnostics) -> Log {
 
 pub(super) fn policy(node: Node, diagnostics: &mut Diagnostics) -> PolicySettings {
     let mut policy = PolicySettings::default();
-    let Some(mut fields) = Fields::of(node, diagnostics) else {
+    let Some(mut fields) = Fields::of(node, "a table [policy]", diagnostics) else {
         return policy;
     };
     if let Some(mode) = fields.take("mode").and_then(|node| node.choice(&MODES, diagnostics)) {
         policy.mode = mode.value;
     }
     let stages = [("connect", Stage::Connect), ("mail", Stage::Mail), ("rcpt", Stage::Rcpt)];
-    if let Some(stage) = fields.take("answer_at").and_then(|node| node.choice(&stages, diagnostics)) {
+    if let Some(stage) = fields.take("answer_at").and_then(|node| rule::answer_stage(node, &stages, diagnostics)) {
         policy.answer_at = stage.value;
     }
     fields.finish(diagnostics);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::document::closest;
+
 /// A text whose variables are known to exist; what they stand for is put in when it is spoken.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Template {
@@ -147,6 +149,30 @@ impl FromStr for Template {
     }
 }
 
+impl TemplateError {
+    /// What to do about it.
+    pub(super) fn hint(&self) -> String {
+        let names: Vec<&str> = Variable::ALL.iter().map(|variable| variable.name()).collect();
+        match self {
+            Self::Brace => "write {{ or }} for the character itself".to_owned(),
+            Self::Character { .. } => "RFC 5321 allows printable ASCII in replies and header fields".to_owned(),
+            Self::Unknown { name } => match closest(&names, name) {
+                Some(closest) => format!("did you mean {{{closest}}}?"),
+                None => format!("there are {}; write {{{{ for a brace itself", names.join(", ")),
+            },
+        }
+    }
+
+    /// The part of the text that is wrong; empty where it is not known.
+    pub(super) fn part(&self) -> String {
+        match self {
+            Self::Brace => String::new(),
+            Self::Character { found } => found.to_string(),
+            Self::Unknown { name } => format!("{{{name}}}"),
+        }
+    }
+}
+
 /// Why a text is no template.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum TemplateError {
@@ -167,14 +193,12 @@ pub enum TemplateError {
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Brace => f.write_str("a brace without its partner; write {{ or }} for the character itself"),
-            Self::Character { found } => {
-                write!(f, "`{}` cannot be sent in a reply: only printable ASCII can", found.escape_default())
+            Self::Brace => f.write_str("a brace without its partner"),
+            Self::Character { found } if found.is_control() => {
+                write!(f, "a control character ({}) cannot be sent", found.escape_default())
             }
-            Self::Unknown { name } => {
-                let names: Vec<&str> = Variable::ALL.iter().map(|variable| variable.name()).collect();
-                write!(f, "there is no variable {{{name}}}; there are {}", names.join(", "))
-            }
+            Self::Character { found } => write!(f, "`{found}` cannot be sent: only ASCII can"),
+            Self::Unknown { name } => write!(f, "there is no variable {{{name}}}"),
         }
     }
 }

@@ -25,7 +25,7 @@ impl FromStr for Size {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let error = || UnitError { expected: "a size such as \"25 MiB\"", found: text.to_owned() };
+        let error = || UnitError { expected: "a size such as \"25 MiB\" or \"500 KB\"", found: text.to_owned() };
         let (number, unit) = number_and_unit(text).ok_or_else(error)?;
         let unit = if unit.is_empty() { "B" } else { unit };
         let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(error)?;
@@ -134,10 +134,14 @@ impl Rate {
             let right = right.trim();
             let counted = right.starts_with(|c: char| c.is_ascii_digit());
             let per: Span = if counted { right.parse() } else { format!("1 {right}").parse() }.ok()?;
-            let amount = amount(left.trim())?;
-            (amount > 0 && !per.0.is_zero()).then_some(Self { amount, per: per.0 })
+            Some(Self { amount: amount(left.trim())?, per: per.0 })
         };
-        parse().ok_or_else(|| UnitError { expected, found: text.to_owned() })
+        let error = |expected| UnitError { expected, found: text.to_owned() };
+        let rate = parse().ok_or_else(|| error(expected))?;
+        if rate.amount == 0 || rate.per.is_zero() {
+            return Err(error("a rate of more than nothing in more than no time"));
+        }
+        Ok(rate)
     }
 }
 

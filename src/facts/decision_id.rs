@@ -2,13 +2,14 @@
 
 use std::fmt;
 
-/// A session and the number of the decision in it: `2k9fq0.3`. Short enough to be read out over the telephone; digits and
+/// A session and the message in it that the decision is about: `2k9fq0.3`. All decisions about one message share it, so
+/// that one search finds its whole story, be the id from a reply, a header field or a log line. Short enough to be read out over the telephone; digits and
 /// letters that look alike (i, l, o, u) are left out, as in Crockford's base 32.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct DecisionId {
     /// The session's number, given by whoever runs the sessions.
     pub session: u64,
-    /// Counted from one within the session; zero names the session itself.
+    /// The message, counted from one within the session; zero: the session itself.
     pub number: u32,
 }
 

@@ -3,6 +3,8 @@
 //! A walk stops where the world outside has to be asked, and goes on with the answer. What a message has come to so far is
 //! its *standing*: which rule, if any, has exempted it or one of its recipients from all rules below.
 
+use std::collections::HashSet;
+
 use smallvec::SmallVec;
 
 use super::Policy;
@@ -150,14 +152,26 @@ impl MessageStanding {
         if verdicts.iter().all(by(Exempting::Discard)) {
             return Judgement::Discard { rule };
         }
-        let discarded = verdicts.iter().enumerate().filter(|(_, verdict)| by(Exempting::Discard)(verdict));
+        let (discarded, kept): (Vec<usize>, Vec<usize>) =
+            (0..verdicts.len()).partition(|number| verdicts.get(*number).is_some_and(by(Exempting::Discard)));
         let quarantine = verdicts.iter().find(|verdict| by(Exempting::Quarantine)(verdict));
         Judgement::Pass {
             rule,
-            without: discarded.map(|(number, _)| number).collect(),
+            without: self.without_copies(discarded, &kept),
             quarantine: quarantine.and_then(|verdict| verdict.by).map(|(rule, _)| rule),
             headers: self.headers.drain(..).map(|header| (header.name, header.value)).collect(),
         }
+    }
+
+    /// Of one address written twice a copy may be kept. MTAs remove every copy of an address, so then none is.
+    fn without_copies(&self, mut discarded: Vec<usize>, kept: &[usize]) -> Vec<usize> {
+        if discarded.is_empty() {
+            return discarded;
+        }
+        let address = |number: &usize| self.recipients.get(*number).map(|standing| standing.recipient.address.folded());
+        let kept: HashSet<Option<&str>> = kept.iter().map(address).collect();
+        discarded.retain(|number| !kept.contains(&address(number)));
+        discarded
     }
 
     /// A header field that several recipients ask for is added once.
@@ -173,7 +187,10 @@ impl MessageStanding {
 /// Where a walk through a plan is.
 #[derive(Debug)]
 pub struct Walk {
+    /// The stage at which what is found is spoken.
     stage: Stage,
+    /// The plan that is walked; an earlier one than the stage's where that stage never came.
+    plan: Stage,
     id: DecisionId,
     /// The next test.
     test: usize,
@@ -194,6 +211,7 @@ impl Walk {
     pub const fn new(stage: Stage, id: DecisionId) -> Self {
         Self {
             stage,
+            plan: stage,
             id,
             test: 0,
             recipient: 0,
@@ -202,6 +220,22 @@ impl Walk {
             headers: Vec::new(),
             matches: Vec::new(),
         }
+    }
+
+    /// A walk at the end of the message that begins with the plan of an earlier stage, which the MTA did not show.
+    #[must_use]
+    pub const fn catching_up(plan: Stage, id: DecisionId) -> Self {
+        let mut walk = Self::new(Stage::EndOfMessage, id);
+        walk.plan = plan;
+        walk
+    }
+
+    /// Goes on with the plan of the stage itself; false when that was it.
+    fn next_plan(&mut self) -> bool {
+        let catches_up = self.plan < self.stage;
+        self.plan = self.stage;
+        self.test = 0;
+        catches_up
     }
 
     /// The stage that is judged.
@@ -328,7 +362,7 @@ impl Policy {
         session: &SessionStanding,
         message: &mut MessageStanding,
     ) -> Step {
-        while let Some(test) = self.plan(walk.stage).get(walk.test) {
+        while let Some(test) = self.plan(walk.plan).get(walk.test) {
             let Some(recipient) = next_subject(test, walk, case, message) else {
                 walk.next_test();
                 continue;
@@ -354,7 +388,7 @@ impl Policy {
             }
             if judged_for_each(test, walk.stage) { walk.next_recipient() } else { walk.next_test() }
         }
-        Step::Passed
+        if walk.next_plan() { self.judge(walk, case, session, message) } else { Step::Passed }
     }
 
     /// Whether the test holds.

@@ -29,6 +29,7 @@ pub use limit::Counter;
 pub use limit::Measure;
 pub use needs::Needs;
 pub use outline::Outline;
+pub use outline::Outlines;
 
 use std::path::Path;
 use std::path::PathBuf;

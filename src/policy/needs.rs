@@ -4,6 +4,7 @@ use super::limit::Measure;
 use super::plan::Outcome;
 use super::plan::Plan;
 use super::plan::Purpose;
+use super::plan::Test;
 use crate::config::Mode;
 use crate::facts::Stage;
 
@@ -12,11 +13,9 @@ use crate::facts::Stage;
 pub struct Needs {
     /// Whether something may be refused at CONNECT, or is counted there.
     pub answers_connect: bool,
-    /// Whether something may be refused at MAIL.
-    pub answers_mail: bool,
     /// Whether something may be refused at RCPT.
     pub answers_rcpt: bool,
-    /// Whether something may be refused at DATA.
+    /// Whether something is judged at DATA, be it only watched: without DATA nobody would look.
     pub answers_data: bool,
     /// Whether the true size is asked for, so that header and body have to be counted.
     pub content: bool,
@@ -44,16 +43,19 @@ impl Needs {
         // Postfix keeps a CONNECT that wants no reply to itself until the client says MAIL: nobody would count the idle.
         let at_connect = plans.get(Stage::Connect as usize).into_iter().flatten();
         let counts_connections = at_connect.into_iter().any(|test| test.limit.is_some());
+        // What exempts one recipient, exempts it alone from a discard of the whole message below.
+        let exempts = |test: &&Test| matches!(test.outcome, Outcome::Accept | Outcome::Discard | Outcome::Quarantine);
+        let first_of_recipient = tests().filter(|test| test.of_recipient).filter(exempts).map(|test| test.rule).min();
+        let differs = |test: &Test| first_of_recipient.is_some_and(|first| first <= test.rule);
         let counts_octets = |limit: &super::limit::Limit| limit.measure == Measure::Bytes;
         Self {
             answers_connect: answers(Stage::Connect) || counts_connections,
-            answers_mail: answers(Stage::Mail),
             answers_rcpt: answers(Stage::Rcpt),
-            answers_data: answers(Stage::Data),
+            answers_data: plans.get(Stage::Data as usize).is_some_and(|plan| !plan.is_empty()),
             content: asks_true_size || tests().any(|test| test.limit.as_ref().is_some_and(counts_octets)),
             add_headers: tests().any(|test| matches!(test.outcome, Outcome::AddHeader(_))),
             quarantine: tests().any(|test| matches!(test.outcome, Outcome::Quarantine)),
-            delete_recipients: tests().any(|test| matches!(test.outcome, Outcome::Discard) && test.of_recipient),
+            delete_recipients: tests().any(|test| matches!(test.outcome, Outcome::Discard) && differs(test)),
         }
     }
 }

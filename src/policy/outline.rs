@@ -1,6 +1,9 @@
-//! How a rule came to its stages, for people: `postward check` prints it.
+//! How a rule came to its stages: `postward check` prints it, for people and for programs.
 
 use std::fmt;
+
+use serde_json::Value;
+use serde_json::json;
 
 use crate::config::Mode;
 use crate::facts::Fact;
@@ -32,23 +35,68 @@ pub struct Outline {
     pub notes: Vec<String>,
 }
 
+/// The judgements of one rule, for people: what they share once, then a line for each.
+pub struct Outlines<'a>(pub &'a [Outline]);
+
+impl fmt::Display for Outlines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(first) = self.0.first() else {
+            return Ok(());
+        };
+        let monitor = if first.mode == Mode::Monitor { " (monitor: never answered)" } else { "" };
+        writeln!(f, "{}: {}{monitor}", first.rule, first.action)?;
+        let facts: Vec<&str> = first.facts.iter().map(|fact| fact.name()).collect();
+        writeln!(f, "    asks    {}", if facts.is_empty() { "nothing".to_owned() } else { facts.join(", ") })?;
+        let mut before: Option<&Outline> = None;
+        for outline in self.0 {
+            outline.write(f, before)?;
+            before = Some(outline);
+        }
+        Ok(())
+    }
+}
+
+/// One judgement by itself.
 impl fmt::Display for Outline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let monitor = if self.mode == Mode::Monitor { " (monitor: never answered)" } else { "" };
-        writeln!(f, "{}: {}{monitor}", self.rule, self.action)?;
-        if let Some((status, text)) = &self.reply {
-            writeln!(f, "    reply     {status} {}", text.replace('\n', "\n              "))?;
+        Outlines(std::slice::from_ref(self)).fmt(f)
+    }
+}
+
+impl Outline {
+    /// For programs: what `check --format json` has in its plan.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "rule": self.rule,
+            "action": self.action,
+            "mode": self.mode.name(),
+            "facts": self.facts.iter().map(|fact| fact.name()).collect::<Vec<_>>(),
+            "counts": self.counts,
+            "known_at": self.natural.name(),
+            "judged_at": self.judged.name(),
+            "answered_at": self.answered.name(),
+            "reply": self.reply.as_ref().map(|(status, text)| format!("{status} {text}")),
+            "notes": self.notes,
+        })
+    }
+
+    /// What is the same as before is not said again.
+    fn write(&self, f: &mut fmt::Formatter<'_>, before: Option<&Self>) -> fmt::Result {
+        if let Some(counts) = self.counts.as_ref().filter(|_| before.is_none_or(|before| before.counts != self.counts))
+        {
+            writeln!(f, "    counts  {counts}")?;
         }
-        let facts: Vec<&str> = self.facts.iter().map(|fact| fact.name()).collect();
-        writeln!(f, "    asks      {}", if facts.is_empty() { "nothing".to_owned() } else { facts.join(", ") })?;
-        if let Some(counts) = &self.counts {
-            writeln!(f, "    counts    {counts}")?;
+        if let Some((status, text)) =
+            self.reply.as_ref().filter(|_| before.is_none_or(|before| before.reply != self.reply))
+        {
+            writeln!(f, "    says    {status} {}", text.replace('\n', "\n            "))?;
         }
-        writeln!(f, "    known at  {}", self.natural)?;
-        writeln!(f, "    judged at {}", self.judged)?;
-        writeln!(f, "    {} {}", if self.reply.is_some() { "spoken at" } else { "shows at " }, self.answered)?;
+        let answered = if self.reply.is_some() { "spoken" } else { "seen" };
+        let (natural, judged) = (self.natural.name(), self.judged.name());
+        writeln!(f, "    at      known {natural:14}  judged {judged:14}  {answered} {}", self.answered)?;
         for note in &self.notes {
-            writeln!(f, "    note      {note}")?;
+            writeln!(f, "            {note}")?;
         }
         Ok(())
     }

@@ -36,12 +36,7 @@ pub(crate) fn check_status(reply: &At<ReplyTemplate>, disconnect: bool, known: K
     let code = status.code();
     let enhanced = status.enhanced();
     let mut error = |message: String, hint: &str| {
-        let diagnostic = Diagnostic::error(reply.place.clone(), message).hint(hint);
-        // A rule that is judged several times has one reply: one report is enough.
-        if !diagnostics.list.iter().any(|known| known.place == diagnostic.place && known.message == diagnostic.message)
-        {
-            diagnostics.push(diagnostic);
-        }
+        diagnostics.push(Diagnostic::error(diagnostics.narrow(&reply.place, &status.to_string()), message).hint(hint));
     };
     if code == 421 && !disconnect {
         error(
@@ -66,14 +61,13 @@ pub(crate) fn check_status(reply: &At<ReplyTemplate>, disconnect: bool, known: K
     {
         error("551 has to name the address to use instead (RFC 5321 §3.4)".to_owned(), "use 550 5.7.1");
     }
+    let about_mailbox = enhanced.subject == 2 || (enhanced.subject == 1 && matches!(enhanced.detail, 1 | 10));
     if code == 556 && known.stage != Stage::Rcpt {
         error(
             format!("556 is about a recipient's domain (RFC 7504 §4); it cannot be said at {}", known.stage),
-            "use 550",
+            "use at = \"rcpt\", or 550 5.7.1",
         );
-    }
-    let about_mailbox = enhanced.subject == 2 || (enhanced.subject == 1 && matches!(enhanced.detail, 1 | 10));
-    if about_mailbox && known.stage < Stage::Rcpt {
+    } else if about_mailbox && known.stage < Stage::Rcpt {
         let message = format!("{enhanced} is about a recipient; none is known at {}", known.stage);
         error(message, "use at = \"rcpt\", or another enhanced code (5.3.4 for a size, 5.7.1 for policy)");
     }
@@ -82,34 +76,42 @@ pub(crate) fn check_status(reply: &At<ReplyTemplate>, disconnect: bool, known: K
 /// Reports variables that stand for nothing at that stage.
 pub(crate) fn check_text(text: &Template, place: &Place, known: Known, diagnostics: &mut Diagnostics) {
     for variable in text.variables() {
-        let needs = match variable {
-            Variable::Client
-            | Variable::ClientName
-            | Variable::Id
-            | Variable::Listener
-            | Variable::Port
-            | Variable::Rule => None,
-            Variable::Helo | Variable::Login | Variable::Sender | Variable::SenderDomain | Variable::Size => {
-                (known.stage < Stage::Mail).then_some("is not known before MAIL")
-            }
-            Variable::Recipient | Variable::RecipientDomain | Variable::Recipients => {
-                (!known.recipient).then_some("stands for one recipient; this rule is about the whole message")
-            }
-            Variable::QueueId => (known.stage < Stage::Data).then_some("is not known before DATA"),
-            Variable::Limit => {
-                (!known.limit && !known.size_bound).then_some("needs a `limit` or a condition on `size`")
-            }
-            Variable::RetryAfter | Variable::RetryAt | Variable::Used => (!known.limit).then_some("needs a `limit`"),
-            Variable::List | Variable::ListComment | Variable::ListEntry => {
-                (!known.list).then_some("needs a condition with values or a list that can match")
-            }
-        };
-        let Some(why) = needs else {
+        let Some((why, hint)) = missing(variable, known) else {
             continue;
         };
-        let message = format!("{{{}}} {why}", variable.name());
-        if !diagnostics.list.iter().any(|known| known.place == *place && known.message == message) {
-            diagnostics.push(Diagnostic::error(place.clone(), message));
+        let written = format!("{{{}}}", variable.name());
+        let place = diagnostics.narrow(place, &written);
+        diagnostics.push(Diagnostic::error(place, format!("{written} {why}")).hint(hint));
+    }
+}
+
+/// Why a variable stands for nothing, and what to do about it.
+fn missing(variable: Variable, known: Known) -> Option<(&'static str, &'static str)> {
+    match variable {
+        Variable::Client
+        | Variable::ClientName
+        | Variable::Id
+        | Variable::Listener
+        | Variable::Port
+        | Variable::Rule => None,
+        Variable::Helo | Variable::Login | Variable::Sender | Variable::SenderDomain | Variable::Size => {
+            (known.stage < Stage::Mail).then_some(("is not known before MAIL", "use at = \"mail\", or leave it out"))
+        }
+        Variable::Recipient | Variable::RecipientDomain | Variable::Recipients => (!known.recipient).then_some((
+            "stands for one recipient; this rule speaks of the whole message",
+            "use at = \"rcpt\", or leave it out",
+        )),
+        Variable::QueueId => (known.stage < Stage::Data)
+            .then_some(("is not known before DATA", "{id} names the decision in every log line")),
+        Variable::Limit => (!known.limit && !known.size_bound)
+            .then_some(("needs a `limit` or a condition on `size`", "this rule has neither")),
+        Variable::RetryAfter | Variable::RetryAt | Variable::Used => {
+            (!known.limit).then_some(("needs a `limit`", "this rule has none"))
+        }
+        Variable::List | Variable::ListComment | Variable::ListEntry => {
+            let hint =
+                "a fact in `when` that is compared with values or with \"@list\"; what `unless` names never matched";
+            (!known.list).then_some(("needs a condition that matches an entry", hint))
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct Loaded {
 }
 
 /// Reads the configuration at `path` and, in order of their names, the `.toml` files of `conf.d` beside it; without a path
-/// the built-in one.
+/// the built-in one. Names that start with a dot are left out, as editors keep their own files under such.
 ///
 /// # Errors
 ///
@@ -47,9 +47,13 @@ fn read(path: &Path) -> Result<Vec<Source>, (PathBuf, io::Error)> {
     };
     let mut paths = Vec::new();
     for entry in entries {
-        paths.push(entry.map_err(|error| (drop_in.clone(), error))?.path());
+        let entry = entry.map_err(|error| (drop_in.clone(), error))?;
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.ends_with(b".toml") && !name.starts_with(b".") {
+            paths.push(entry.path());
+        }
     }
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
     for path in paths {
         sources.push(source(&path)?);
@@ -58,7 +62,14 @@ fn read(path: &Path) -> Result<Vec<Source>, (PathBuf, io::Error)> {
 }
 
 fn source(path: &Path) -> Result<Source, (PathBuf, io::Error)> {
-    match fs::read_to_string(path) {
+    let text = fs::read(path).and_then(|bytes| {
+        String::from_utf8(bytes).map_err(|error| {
+            let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let line = valid.split(|byte| *byte == b'\n').count();
+            io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))
+        })
+    });
+    match text {
         Ok(text) => Ok(Source { path: path.to_owned(), text }),
         Err(error) => Err((path.to_owned(), error)),
     }

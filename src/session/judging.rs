@@ -23,7 +23,7 @@ use crate::wire::Steps;
 
 impl Session {
     pub(super) fn judge(&mut self, stage: Stage) -> Action {
-        let walk = Walk::new(stage, self.next_id());
+        let walk = Walk::new(stage, self.id);
         let is_settled = self.transaction.as_ref().is_some_and(|transaction| transaction.is_settled(stage));
         if is_settled || !self.policy.judges(stage) {
             return self.pass(walk);
@@ -85,7 +85,9 @@ impl Session {
         };
         let enforced = self.policy.mode() == Mode::Enforce;
         let judgement = transaction.standing.conclude();
-        decision.settlement = Settlement::Commit;
+        // In monitor mode a message that would have been refused is not charged either.
+        let is_settled = transaction.is_settled(Stage::EndOfMessage);
+        decision.settlement = if is_settled { Settlement::Release } else { Settlement::Commit };
         match judgement {
             _ if !enforced => decision.accept(None),
             Judgement::Discard { rule } => decision.discard(rule),
@@ -217,15 +219,28 @@ impl Session {
         };
         let may_refuse = matches!(stage, Stage::Mail | Stage::Data | Stage::EndOfMessage)
             || (stage == Stage::Rcpt && !self.connection.local_submission);
+        if self.policy.on_error() == OnError::Accept && stage == Stage::EndOfMessage {
+            return self.let_through();
+        }
         if !owed || !may_refuse || self.policy.on_error() == OnError::Accept {
             return if owed { Action::Continue } else { Action::Read };
         }
-        let mut decision = Decision::new(self.next_id(), stage, owed);
+        let mut decision = Decision::new(self.id, stage, owed);
         self.candidate = None;
         self.speak(&mut decision, Refusal { rule: None, reply: Policy::internal_error() });
         if stage != Stage::Rcpt {
             decision.settlement = Settlement::Release;
         }
+        Action::Decided(Box::new(decision))
+    }
+
+    /// The message passes unjudged; it is charged and counted as one that passed.
+    fn let_through(&mut self) -> Action {
+        let mut decision = Decision::new(self.id, Stage::EndOfMessage, true);
+        self.candidate = None;
+        self.finished = self.transaction.take();
+        decision.settlement = Settlement::Commit;
+        decision.accept(None);
         Action::Decided(Box::new(decision))
     }
 }

@@ -55,7 +55,7 @@ use transaction::Transaction;
 #[derive(Debug)]
 pub struct Session {
     policy: Arc<Policy>,
-    /// This session and the decisions made in it so far.
+    /// This session and the current or last message in it.
     id: DecisionId,
     transport: Transport,
     /// What was negotiated; `None` before.
@@ -200,7 +200,7 @@ impl Session {
             Command::Mail(envelope) => self.mail(envelope),
             Command::Recipient(envelope) => self.recipient(envelope),
             Command::Data => {
-                self.open("DATA")?;
+                self.open("DATA")?.seen_data = true;
                 Ok(self.judge(Stage::Data))
             }
             Command::Header { name, value } => {
@@ -299,6 +299,7 @@ impl Session {
 
     fn mail(&mut self, envelope: Envelope<'_>) -> Result<Action, ProtocolError> {
         self.expect_connect("MAIL")?;
+        self.id.number = self.id.number.wrapping_add(1);
         let macros = std::mem::take(&mut self.mail_macros);
         self.transaction = Some(Transaction::new(Message {
             sender: Address::parse(envelope.address),
@@ -317,7 +318,7 @@ impl Session {
             Some(Recipient { address: Address::parse(envelope.address), written: envelope.address.into(), position });
         if position > MAX_RECIPIENTS as u64 {
             let refusal = Refusal { rule: None, reply: Policy::too_many_recipients() };
-            let walk = Walk::new(Stage::Rcpt, self.next_id());
+            let walk = Walk::new(Stage::Rcpt, self.id);
             return Ok(self.refuse(walk, refusal));
         }
         Ok(self.judge(Stage::Rcpt))
@@ -331,8 +332,13 @@ impl Session {
             transaction.facts.true_size = Some(transaction.size());
         }
         if let Some(refusal) = transaction.held_back.take() {
-            let walk = Walk::new(Stage::EndOfMessage, self.next_id());
+            let walk = Walk::new(Stage::EndOfMessage, self.id);
             return Ok(self.refuse(walk, refusal));
+        }
+        // Before version 4 the protocol has no DATA, and over a unix socket it is asked for only if it may be refused.
+        let catches_up = !transaction.seen_data && !transaction.is_settled(Stage::EndOfMessage);
+        if catches_up && self.policy.judges(Stage::Data) {
+            return Ok(self.walk_on(Walk::catching_up(Stage::Data, self.id)));
         }
         Ok(self.judge(Stage::EndOfMessage))
     }
@@ -353,11 +359,6 @@ impl Session {
     fn expect_connect(&mut self, command: &'static str) -> Result<(), ProtocolError> {
         self.candidate = None;
         if self.connected { Ok(()) } else { Err(ProtocolError::order(command, "CONNECT first")) }
-    }
-
-    fn next_id(&mut self) -> DecisionId {
-        self.id.number = self.id.number.wrapping_add(1);
-        self.id
     }
 
     /// The answer to a command that no rule looks at.

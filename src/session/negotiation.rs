@@ -88,7 +88,8 @@ fn wanted_actions(needs: &Needs) -> Actions {
 }
 
 /// Envelope commands are always asked for, since logs and counters tell of them; but without a reply where no rule can
-/// have one.
+/// have one. MAIL is always answered: Postfix keeps a command without a reply to itself until one that has a reply, so a
+/// message would be open in the MTA and not here, and a shutdown could not wait for it.
 fn wanted_steps(needs: &Needs, transport: Transport) -> Steps {
     let mut steps = Steps::NO_UNKNOWN | Steps::NO_REPLY_HELO;
     steps |= if needs.content {
@@ -98,7 +99,6 @@ fn wanted_steps(needs: &Needs, transport: Transport) -> Steps {
     };
     let silent = [
         (needs.answers_connect, Steps::NO_REPLY_CONNECT),
-        (needs.answers_mail, Steps::NO_REPLY_MAIL),
         (needs.answers_rcpt, Steps::NO_REPLY_RECIPIENT),
         (needs.answers_data || transport == Transport::Tcp, Steps::NO_DATA),
     ];
@@ -123,8 +123,8 @@ mod tests {
     fn what_nobody_looks_at_is_not_sent() {
         let steps = taken(POSTFIX, Needs { answers_rcpt: true, ..Needs::default() }, Transport::Unix).steps;
         assert!(steps.contains(Steps::NO_HEADERS | Steps::NO_END_OF_HEADERS | Steps::NO_BODY | Steps::NO_DATA));
-        assert!(steps.contains(Steps::NO_REPLY_CONNECT | Steps::NO_REPLY_HELO | Steps::NO_REPLY_MAIL));
-        assert!(!steps.contains(Steps::NO_REPLY_RECIPIENT));
+        assert!(steps.contains(Steps::NO_REPLY_CONNECT | Steps::NO_REPLY_HELO));
+        assert!(!steps.contains(Steps::NO_REPLY_MAIL) && !steps.contains(Steps::NO_REPLY_RECIPIENT));
         assert_eq!(taken(POSTFIX, Needs::default(), Transport::Unix).actions, Actions::SET_MACRO_LIST);
     }
 
@@ -155,7 +155,6 @@ mod tests {
     fn the_answer_is_within_every_offer() {
         let all = Needs {
             answers_connect: false,
-            answers_mail: true,
             answers_rcpt: true,
             answers_data: false,
             content: true,

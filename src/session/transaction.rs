@@ -15,6 +15,8 @@ pub(super) struct Transaction {
     pub(super) standing: MessageStanding,
     /// How often RCPT was said, whatever came of it.
     pub(super) seen_recipients: u64,
+    /// Whether DATA was shown.
+    pub(super) seen_data: bool,
     /// In monitor mode: a refusal was noted, so nothing more is judged.
     pub(super) settled: bool,
     /// A refusal that could not be spoken when it was found.
