@@ -1,5 +1,7 @@
 //! Metrics as Prometheus reads them.
 
+use std::collections::BTreeMap;
+
 /// The series of one scrape.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -33,6 +35,18 @@ impl Metrics {
     /// Is there a series of that name with these labels, whatever its value?
     pub(crate) fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.matching(name, labels).next().is_some()
+    }
+
+    /// The series of that name that are not 0: the values of these labels, in this order, and what they add up to.
+    pub(crate) fn by(&self, name: &str, labels: &[&str]) -> BTreeMap<Vec<String>, f64> {
+        let mut sums = BTreeMap::new();
+        for series in self.matching(name, &[]).filter(|series| series.value != 0.0) {
+            let value =
+                |label: &&str| series.labels.iter().find(|(name, _)| name == label).map(|(_, value)| value.clone());
+            let values = labels.iter().map(|label| value(label).unwrap_or_default()).collect();
+            *sums.entry(values).or_default() += series.value;
+        }
+        sums
     }
 
     pub(crate) fn text(&self) -> &str {

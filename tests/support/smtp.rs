@@ -34,7 +34,12 @@ pub(crate) struct Smtp {
 impl Smtp {
     /// Connects and reads nothing yet.
     pub(crate) fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        Self::connect_to("127.0.0.1", port)
+    }
+
+    /// Connects to this address and reads nothing yet.
+    pub(crate) fn connect_to(address: &str, port: u16) -> Self {
+        let stream = TcpStream::connect((address, port)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -174,6 +179,8 @@ impl Smtp {
                 Ok(length)
             }
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => Ok(0),
+            // A read with a time limit is not started again by the kernel when the machine was stopped meanwhile.
+            Err(error) if error.kind() == ErrorKind::Interrupted => self.read_more(),
             Err(error) => Err(error),
         }
     }

@@ -1,0 +1,176 @@
+//! A daemon that dies, and one that is told to end: mail waits, and nothing passes unseen.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::thread;
+
+use crate::site::MESSAGE;
+use crate::site::RECIPIENT;
+use crate::site::SENDER;
+use crate::site::Site;
+use crate::site::keeping;
+use crate::site::lines_with;
+use crate::support::Daemon;
+use crate::support::Mta;
+use crate::support::Queued;
+use crate::support::Reply;
+use crate::support::Smtp;
+use crate::support::wait_for;
+
+const JUDGED: &str = "[[rule]]\nname = \"judged\"\nwhen.client = \"127.0.0.1\"\nadd_header = \"X-Judged: {id}\"\n";
+
+/// MAIL is answered, so that the daemon hears of it at once.
+const ANSWERED: &str = "[[rule]]\nname = \"bad\"\nwhen.sender = \"bad@example.net\"\n";
+
+const UNAVAILABLE: &str = "451 4.7.1 Service unavailable - try again later";
+
+/// What the clients of a storm met.
+#[derive(Default)]
+struct Storm {
+    accepted: AtomicUsize,
+    deferred: AtomicUsize,
+    replies: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Storm {
+    /// Sends one message until it is accepted; after each refusal over a new connection, since Postfix does not ask the
+    /// daemon again in the old one.
+    fn deliver(&self, port: u16, client: &mut Option<Smtp>, number: usize) {
+        let sender = format!("sender{number}@example.net");
+        let message = format!("Subject: test\nX-Number: {number}\n\nHello\n");
+        wait_for(&format!("message {number} to be accepted"), || {
+            let smtp = client.get_or_insert_with(|| Smtp::session(port));
+            let reply = smtp.deliver(&sender, &["user@example.test"], &message);
+            if reply.code() == 250 {
+                self.accepted.fetch_add(1, Ordering::SeqCst);
+                return Some(());
+            }
+            self.defer(&reply);
+            *client = None;
+            None
+        });
+    }
+
+    fn defer(&self, reply: &Reply) {
+        assert_eq!(reply.code() / 100, 4, "{reply}");
+        self.deferred.fetch_add(1, Ordering::SeqCst);
+        *self.replies.lock().unwrap().entry(reply.text()).or_default() += 1;
+    }
+}
+
+/// The value of a header field; fails unless it is there once.
+fn field<'a>(message: &'a Queued, name: &str) -> &'a str {
+    let values: Vec<&str> = message.message.lines().filter_map(|line| line.strip_prefix(name)).collect();
+    assert_eq!(values.len(), 1, "{name} in {message:?}");
+    values[0].trim_start_matches(':').trim()
+}
+
+/// Postfix's queue id: the name of the file.
+fn queue_id(message: &Queued) -> &str {
+    let (_, path) = message.envelope.split_once("ENVELOPE RECORDS ").unwrap();
+    path.split(" ***").next().and_then(|path| path.rsplit('/').next()).unwrap()
+}
+
+#[test]
+fn a_daemon_killed_in_a_storm_loses_nothing_and_lets_nothing_pass_unseen() {
+    const CLIENTS: usize = 20;
+    const EACH: usize = 10;
+    let mut site = Site::start(Mta::Postfix, keeping(Mta::Postfix), JUDGED);
+    let port = site.mta.port();
+    let storm = Storm::default();
+    let mut downs = Vec::new();
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let storm = &storm;
+            scope.spawn(move || {
+                let mut smtp = None;
+                (0..EACH).for_each(|message| storm.deliver(port, &mut smtp, client * EACH + message));
+            });
+        }
+        // Twice: once with an empty chair for a while, once replaced at once.
+        wait_for("a quarter of the storm", || (storm.accepted.load(Ordering::SeqCst) >= 50).then_some(()));
+        site.daemon.kill();
+        downs.push(storm.accepted.load(Ordering::SeqCst));
+        wait_for("clients to be deferred", || (storm.deferred.load(Ordering::SeqCst) >= 40).then_some(()));
+        site.daemon.restart();
+        wait_for("most of the storm", || (storm.accepted.load(Ordering::SeqCst) >= 120).then_some(()));
+        downs.push(storm.accepted.load(Ordering::SeqCst));
+        site.daemon.restart();
+    });
+    let replies = storm.replies.into_inner().unwrap();
+    let deferred = storm.deferred.into_inner();
+    eprintln!(
+        "{} messages over {CLIENTS} connections; killed after {downs:?} were accepted; {deferred} retries: {replies:?}",
+        CLIENTS * EACH,
+    );
+    assert_eq!(storm.accepted.into_inner(), CLIENTS * EACH);
+    assert_eq!(replies.keys().collect::<Vec<_>>(), [UNAVAILABLE]);
+    // What was accepted is there exactly once, and the daemon has judged it.
+    let queued = site.mta.all_queued();
+    let mut numbers: Vec<usize> = queued.iter().map(|message| field(message, "X-Number").parse().unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..CLIENTS * EACH).collect::<Vec<_>>());
+    let log = site.daemon.log();
+    for message in &queued {
+        assert!(!field(message, "X-Judged").is_empty());
+        let id = format!("queue_id=\"{}\"", queue_id(message));
+        let accepted = log.lines().filter(|line| line.contains(" accept id=") && line.contains(&id)).count();
+        assert_eq!(accepted, 1, "{id}");
+    }
+    assert_eq!(lines_with(&log, &[" WARN ", " ERROR ", "panicked"], &[""]), [""; 0]);
+}
+
+/// A milter endpoint as an address, `127.0.0.1:PORT`.
+fn address(daemon: &Daemon) -> &str {
+    daemon.milter().strip_prefix("inet:").unwrap()
+}
+
+#[test]
+fn a_message_under_way_ends_normally_when_the_daemon_is_told_to_end() {
+    for mta in Mta::BOTH {
+        let mut site = Site::start(mta, keeping(mta), &format!("{JUDGED}{ANSWERED}"));
+        let mut client = site.client();
+        let idle = site.client();
+        client.mail(SENDER).ok();
+        client.rcpt(RECIPIENT).ok();
+        site.daemon.signal("TERM");
+        wait_for("new connections to be refused", || TcpStream::connect(address(&site.daemon)).is_err().then_some(()));
+        client.rcpt("<second@example.test>").ok();
+        client.data(MESSAGE).ok();
+        drop(client);
+        drop(idle);
+        let (queued, recipients) = site.only_queued();
+        assert!(!field(&queued, "X-Judged").is_empty());
+        assert_eq!(recipients, ["user@example.test", "second@example.test"]);
+        let status = site.daemon.wait_for_exit();
+        assert_eq!(status.code(), Some(0), "{mta:?}");
+        let log = site.daemon.log();
+        assert_eq!(log.matches(" accept id=").count(), 1, "{log}");
+        assert_eq!(lines_with(&log, &[" WARN ", " ERROR ", "panicked"], &[""]), [""; 0]);
+        // Until the next one starts, mail waits.
+        let mut late = Smtp::session(site.mta.port());
+        let reply = late.send("MAIL FROM:<late@example.net>");
+        assert_eq!(reply.text(), site.either(UNAVAILABLE, "451 4.3.2 Please try again later"));
+        site.daemon.restart();
+        assert_eq!(
+            Smtp::session(site.mta.port()).deliver("late@example.net", &["user@example.test"], MESSAGE).code(),
+            250
+        );
+    }
+}
+
+#[test]
+fn a_client_that_gives_up_lets_the_daemon_end_at_once() {
+    for mta in Mta::BOTH {
+        let mut site = Site::start(mta, &[], ANSWERED);
+        let mut client = site.client();
+        client.mail(SENDER).ok();
+        site.daemon.signal("TERM");
+        wait_for("new connections to be refused", || TcpStream::connect(address(&site.daemon)).is_err().then_some(()));
+        drop(client);
+        assert_eq!(site.daemon.wait_for_exit().code(), Some(0), "{mta:?}");
+    }
+}

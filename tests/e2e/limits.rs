@@ -1,0 +1,180 @@
+//! Limits are charged for what was accepted, and for nothing else.
+
+use std::sync::Barrier;
+use std::thread;
+
+use crate::site::MESSAGE;
+use crate::site::RECIPIENT;
+use crate::site::SENDER;
+use crate::site::Site;
+use crate::site::message_of;
+use crate::site::on_both;
+use crate::site::on_both_with;
+
+const ONE_AN_HOUR: &str = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1/hour\" }\n";
+const EXCEEDED: &str = "452 4.3.1 Message rate limit of 1/hour reached, try again later";
+
+/// There was room for exactly one message.
+fn has_room_for_one(site: &Site) {
+    let mut client = site.client();
+    client.delivers();
+    client.mail(SENDER).is(EXCEEDED);
+}
+
+#[test]
+fn a_client_that_hangs_up_is_charged_nothing() {
+    on_both(ONE_AN_HOUR, |site| {
+        let mut client = site.client();
+        client.mail(SENDER).ok();
+        drop(client);
+        site.daemon.wait_for_metric("postward_messages_total", &[("result", "aborted")], 1.0);
+        let mut client = site.client();
+        client.mail(SENDER).ok();
+        client.rcpt(RECIPIENT).ok();
+        drop(client);
+        site.daemon.wait_for_metric("postward_messages_total", &[("result", "aborted")], 2.0);
+        let mut client = site.client();
+        client.mail(SENDER).ok();
+        client.rcpt(RECIPIENT).ok();
+        assert_eq!(client.smtp.send("DATA").code(), 354);
+        client.smtp.raw("Subject: half\r\n\r\nThe connection is lost in the mid");
+        drop(client);
+        site.daemon.wait_for_metric("postward_messages_total", &[("result", "aborted")], 3.0);
+        has_room_for_one(site);
+    });
+}
+
+#[test]
+fn rset_gives_back_what_was_held() {
+    on_both(ONE_AN_HOUR, |site| {
+        let mut client = site.client();
+        for _ in 0..3 {
+            client.mail(SENDER).ok();
+            client.rset();
+            client.mail(SENDER).ok();
+            client.rcpt(RECIPIENT).ok();
+            client.rset();
+        }
+        client.quit();
+        has_room_for_one(site);
+    });
+}
+
+#[test]
+fn what_rset_gives_back_another_client_can_have() {
+    let rules = "[[rule]]\nname = \"rate\"\nlimit = { key = \"sender\", messages = \"1/hour\" }\n";
+    on_both(rules, |site| {
+        let (mut first, mut second) = (site.client(), site.client());
+        first.mail("<a@example.net>").ok();
+        second.mail("<a@example.net>").is(EXCEEDED);
+        first.rset();
+        // Postfix keeps an ABORT to itself until it has more to send.
+        first.mail("<b@example.net>").ok();
+        second.mail("<b@example.net>").is(EXCEEDED);
+        second.delivers_from("<a@example.net>");
+    });
+}
+
+#[test]
+fn a_message_refused_by_another_rule_is_not_charged() {
+    let rules = format!("{ONE_AN_HOUR}[[rule]]\nname = \"big\"\nwhen.size = \"> 1 KiB\"\n");
+    on_both(&rules, |site| {
+        let mut client = site.client();
+        client.mail("<sender@example.net> SIZE=2048").is("552 5.3.4 Message of 2 KiB exceeds the size limit");
+        client.mail(SENDER).ok();
+        client.rcpt(RECIPIENT).ok();
+        client.data(&message_of(2048)).is("552 5.3.4 Message of 2 KiB exceeds the size limit");
+        client.quit();
+        has_room_for_one(site);
+    });
+}
+
+#[test]
+fn what_one_message_holds_another_cannot_have() {
+    on_both(ONE_AN_HOUR, |site| {
+        let mut first = site.client();
+        let mut second = site.client();
+        let mut third = site.client();
+        first.mail(SENDER).ok();
+        second.mail(SENDER).is(EXCEEDED);
+        first.quit();
+        site.daemon.wait_for_metric("postward_messages_total", &[("result", "aborted")], 1.0);
+        second.mail(SENDER).ok();
+        third.mail(SENDER).is(EXCEEDED);
+        second.rcpt(RECIPIENT).ok();
+        second.data(MESSAGE).ok();
+        third.mail(SENDER).is(EXCEEDED);
+    });
+}
+
+#[test]
+fn a_limit_for_each_login_leaves_strangers_alone() {
+    let rules = "[[rule]]\nname = \"rate\"\nlimit = { key = \"login\", messages = \"1/hour\" }\n";
+    on_both_with(&["--auth"], rules, |site| {
+        let mut stranger = site.client();
+        stranger.delivers();
+        stranger.delivers();
+        let mut alice = site.client();
+        alice.log_in();
+        alice.delivers();
+        alice.mail(SENDER).is(EXCEEDED);
+        alice.quit();
+        // On another connection it is still she.
+        let mut alice = site.client();
+        alice.log_in();
+        alice.mail(SENDER).is(EXCEEDED);
+        stranger.delivers();
+    });
+}
+
+#[test]
+fn of_twenty_that_race_exactly_as_many_get_through_as_the_limit_says() {
+    const CLIENTS: usize = 20;
+    let rules = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"10/hour\" }\n";
+    on_both(rules, |site| {
+        let start = Barrier::new(CLIENTS);
+        let race = || {
+            let mut client = site.client();
+            start.wait();
+            let answer = client.mail(SENDER);
+            if answer.reply.code() != 250 {
+                answer.is("452 4.3.1 Message rate limit of 10/hour reached, try again later");
+                return 0;
+            }
+            client.rcpt(RECIPIENT).ok();
+            client.data(MESSAGE).ok();
+            1
+        };
+        let passed: usize = thread::scope(|scope| {
+            let racers: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(race)).collect();
+            racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+        });
+        assert_eq!(passed, 10, "{:?}", site.mta.mta());
+    });
+}
+
+/// Postfix sends an ABORT between two messages, Sendmail just the next MAIL.
+#[test]
+fn a_message_that_follows_another_finds_the_limit_as_that_one_left_it() {
+    let rules =
+        "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"3/hour\", recipients = \"4/hour\" }\n";
+    on_both(rules, |site| {
+        const EXCEEDED: &str = "450 4.7.1 Recipient rate limit of 4/hour reached, try again later";
+        let mut client = site.client();
+        client.delivers();
+        client.mail(SENDER).ok();
+        client.rcpt("<one@example.test>").ok();
+        client.rcpt("<two@example.test>").ok();
+        client.rset();
+        client.mail(SENDER).ok();
+        for recipient in ["<one@example.test>", "<two@example.test>", "<three@example.test>"] {
+            client.rcpt(recipient).ok();
+        }
+        client.rcpt("<four@example.test>").is(EXCEEDED);
+        client.data(MESSAGE).ok();
+        client.mail(SENDER).ok();
+        client.rcpt(RECIPIENT).is(EXCEEDED);
+        client.rset();
+        client.mail(SENDER).ok();
+    });
+}
