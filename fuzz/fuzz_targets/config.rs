@@ -1,0 +1,8 @@
+//! Arbitrary text as a configuration.
+
+#![no_main]
+
+#[path = "../entry.rs"]
+mod entry;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| entry::config(data));

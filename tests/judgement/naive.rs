@@ -1,0 +1,317 @@
+//! The naive judge: it knows the whole session beforehand and reads the rules from top to bottom, for each recipient anew.
+//!
+//! This is what the rules *mean*; `src/policy` and `src/session` are how the same comes about command by command. It is
+//! written from the design and shares nothing with them. Slow, and on purpose without any cleverness.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use crate::conditions::View;
+use crate::conditions::address;
+use crate::conditions::bare;
+use crate::conditions::holds;
+use crate::conditions::key;
+use crate::model::Action;
+use crate::model::Measure;
+use crate::model::Message;
+use crate::model::Moment;
+use crate::model::Policy;
+use crate::model::Script;
+use crate::model::SmtpSession;
+use crate::model::Stage;
+use crate::schedule::AnswersTooEarly;
+use crate::schedule::Judgement;
+use crate::schedule::judgements;
+
+/// All that comes of a script.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) sessions: Vec<SessionOutcome>,
+    /// What was charged to each counter in the end.
+    pub(crate) charged: Charges,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct SessionOutcome {
+    pub(crate) connect: Answer,
+    pub(crate) messages: Vec<MessageOutcome>,
+}
+
+/// What the client hears of one message, and what becomes of it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct MessageOutcome {
+    pub(crate) mail: Answer,
+    pub(crate) recipients: Vec<Answer>,
+    pub(crate) data: Answer,
+    pub(crate) end: Answer,
+    pub(crate) fate: Fate,
+}
+
+/// What is said to one command.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Answer {
+    /// The rule that refuses, or would if the policy were not only watched.
+    pub(crate) refused_by: Option<usize>,
+    /// The rules that held, as metrics and logs will tell; at the end of the message once for each recipient where the
+    /// rule is about recipients.
+    pub(crate) matched: Vec<usize>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Fate {
+    /// The client gave up.
+    #[default]
+    Aborted,
+    Discarded,
+    Passed {
+        headers: BTreeSet<(String, String)>,
+        /// Recipients that do not get it.
+        deleted: BTreeSet<String>,
+        quarantined_by: Option<usize>,
+    },
+    Refused,
+}
+
+/// Amounts by rule, measure and key.
+pub(crate) type Charges = BTreeMap<(usize, Measure, Vec<u8>), u64>;
+
+/// What reading the rules from top to bottom comes to, for one recipient.
+#[derive(Debug, Default)]
+struct Reading {
+    recipient: &'static str,
+    /// Every judgement that holds: the rule, and which of its judgements.
+    held: Vec<(usize, usize)>,
+    headers: BTreeSet<(String, String)>,
+    /// The rule at which reading ends.
+    exempted_by: Option<usize>,
+}
+
+pub(crate) struct Judge<'a> {
+    policy: &'a Policy,
+    script: &'a Script,
+    judgements: Vec<Vec<Judgement>>,
+    charged: Charges,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(policy: &'a Policy, script: &'a Script) -> Result<Self, AnswersTooEarly> {
+        Ok(Self { policy, script, judgements: judgements(policy)?, charged: Charges::new() })
+    }
+
+    pub(crate) fn judge(mut self) -> Outcome {
+        let sessions = self.script.sessions.iter().map(|session| self.session(session)).collect();
+        Outcome { sessions, charged: self.charged }
+    }
+
+    fn session(&mut self, session: &'a SmtpSession) -> SessionOutcome {
+        let mut view = View { session, free: self.script.free, helo: session.helo, message: None, recipient: None };
+        let connect = self.answer(Stage::Connect, &[&self.read(view, &mut Charges::new())]);
+        if connect.refused_by.is_some() && !self.policy.monitor {
+            return SessionOutcome { connect, messages: Vec::new() };
+        }
+        let messages = session.messages.iter().map(|message| {
+            view.helo = message.helo.or(view.helo);
+            self.message(View { message: Some(message), ..view }, message)
+        });
+        SessionOutcome { connect, messages: messages.collect() }
+    }
+
+    /// A client stops where it gives up or is refused. In a policy that is only watched it is never refused: then nothing
+    /// is judged after what would have been the end, and the message passes without having been charged.
+    fn message(&mut self, view: View<'_>, message: &Message) -> MessageOutcome {
+        let gives_up_at = |moment| message.gives_up.is_some_and(|gives_up| gives_up.after == moment);
+        let watched = self.policy.monitor;
+        let is_local = self.script.mta.local_submission && address(view.session).is_some_and(|ip| ip.is_loopback());
+        let mut told = MessageOutcome::default();
+        let mut over = false;
+
+        told.mail = self.answer(Stage::Mail, &[&self.read(view, &mut Charges::new())]);
+        if told.mail.refused_by.is_some() {
+            if !watched {
+                return MessageOutcome { fate: Fate::Refused, ..told };
+            }
+            over = true;
+        }
+        if gives_up_at(Moment::Mail) {
+            return told;
+        }
+
+        let mut accepted: Vec<Reading> = Vec::new();
+        let mut held = Charges::new();
+        for recipient in &message.recipients {
+            let position = accepted.len() as u64 + 1;
+            let mut held_with_this_one = held.clone();
+            let view = View { recipient: Some((*recipient, position)), ..view };
+            let reading = self.read(view, &mut held_with_this_one);
+            let answer = if over { Answer::default() } else { self.answer(Stage::Rcpt, &[&reading]) };
+            if answer.refused_by.is_none() {
+                accepted.push(reading);
+                held = held_with_this_one;
+            }
+            told.recipients.push(answer);
+            if gives_up_at(Moment::Recipient) {
+                break;
+            }
+        }
+        let refused_recipient = told.recipients.iter().find_map(|answer| answer.refused_by);
+        if accepted.is_empty() {
+            // Nobody is left. The client hears so, unless nothing can be said at RCPT.
+            if !watched && !is_local {
+                return MessageOutcome { fate: Fate::Refused, ..told };
+            }
+            over = true;
+        }
+        if gives_up_at(Moment::Recipient) || gives_up_at(Moment::Recipients) {
+            return told;
+        }
+
+        let readings: Vec<&Reading> = accepted.iter().collect();
+        if !over && self.script.mta.has_data() {
+            told.data = self.answer(Stage::Data, &readings);
+        }
+        if told.data.refused_by.is_some() {
+            if !watched {
+                return MessageOutcome { fate: Fate::Refused, ..told };
+            }
+            over = true;
+        }
+        if gives_up_at(Moment::Data) || gives_up_at(Moment::Content) {
+            return told;
+        }
+
+        // Mail that did not come by SMTP is not refused at RCPT: one recipient refused is all of them, at the end.
+        if !watched && is_local && refused_recipient.is_some() {
+            let end = Answer { refused_by: refused_recipient, matched: Vec::new() };
+            return MessageOutcome { end, fate: Fate::Refused, ..told };
+        }
+        if !over && !self.script.mta.has_data() {
+            told.end = self.answer(Stage::Data, &readings);
+        }
+        if !over && told.end.refused_by.is_none() {
+            let end = self.answer(Stage::End, &readings);
+            told.end.matched.extend(end.matched);
+            told.end.refused_by = end.refused_by;
+        }
+        if told.end.refused_by.is_some() {
+            if !watched {
+                return MessageOutcome { fate: Fate::Refused, ..told };
+            }
+            over = true;
+        }
+        if !over {
+            for (counter, amount) in held {
+                *self.charged.entry(counter).or_default() += amount;
+            }
+        }
+        told.fate = if watched { Fate::passed() } else { self.fate(&readings) };
+        told
+    }
+
+    /// Reads the rules from top to bottom. `held` is what the message holds of the counters so far.
+    fn read(&self, view: View<'_>, held: &mut Charges) -> Reading {
+        let mut reading =
+            Reading { recipient: view.recipient.map_or("", |(recipient, _)| recipient), ..Reading::default() };
+        for (number, rule) in self.policy.rules.iter().enumerate() {
+            let mut holds = false;
+            for (index, judgement) in self.judgements[number].iter().enumerate() {
+                if self.holds(number, judgement, view, held) {
+                    reading.held.push((number, index));
+                    holds = true;
+                    if rule.exempts() {
+                        break;
+                    }
+                }
+            }
+            if !holds || rule.monitor {
+                continue;
+            }
+            match rule.action {
+                Action::Accept | Action::Discard | Action::Quarantine => {
+                    reading.exempted_by = Some(number);
+                    break;
+                }
+                Action::AddHeader(name, value) => {
+                    let recipient = bare(reading.recipient);
+                    reading.headers.insert((name.to_owned(), value.replace("{recipient}", recipient)));
+                }
+                // Reading goes on: an earlier word may come from further below.
+                Action::Refuse(_) => {}
+            }
+        }
+        reading
+    }
+
+    /// What is said at `stage`: of the rules that refuse there the topmost. `readings` are those of the recipients that it
+    /// concerns, one of which is enough.
+    fn answer(&self, stage: Stage, readings: &[&Reading]) -> Answer {
+        let mut answer = Answer::default();
+        for (number, rule) in self.policy.rules.iter().enumerate() {
+            for (index, judgement) in self.judgements[number].iter().enumerate().filter(|(_, j)| j.stage == stage) {
+                let holders = readings.iter().filter(|reading| reading.held.contains(&(number, index))).count();
+                let matches = if judgement.of_recipient { holders } else { holders.min(1) };
+                if matches > 0 && !rule.monitor && matches!(rule.action, Action::Refuse(_)) {
+                    answer.matched.push(number);
+                    answer.refused_by = Some(number);
+                    return answer;
+                }
+                answer.matched.extend(std::iter::repeat_n(number, matches));
+            }
+        }
+        answer
+    }
+
+    /// What becomes of a message that nobody refused.
+    fn fate(&self, readings: &[&Reading]) -> Fate {
+        let how = |reading: &&&Reading| reading.exempted_by.map(|rule| self.policy.rules[rule].action);
+        if readings.iter().all(|reading| how(&reading) == Some(Action::Discard)) {
+            return Fate::Discarded;
+        }
+        let (gone, kept): (Vec<&&Reading>, Vec<_>) =
+            readings.iter().partition(|reading| how(reading) == Some(Action::Discard));
+        let quarantined = kept.iter().find(|reading| how(reading) == Some(Action::Quarantine));
+        // Of one address written twice one copy may be kept; deleting the other would take both away.
+        let is_kept =
+            |recipient: &str| kept.iter().any(|reading| bare(reading.recipient).eq_ignore_ascii_case(bare(recipient)));
+        let gone = gone.iter().map(|reading| reading.recipient).filter(|&recipient| !is_kept(recipient));
+        Fate::Passed {
+            headers: readings.iter().flat_map(|reading| reading.headers.clone()).collect(),
+            deleted: gone.map(str::to_owned).collect(),
+            quarantined_by: quarantined.and_then(|reading| reading.exempted_by),
+        }
+    }
+
+    fn holds(&self, number: usize, judgement: &Judgement, view: View<'_>, held: &mut Charges) -> bool {
+        let rule = &self.policy.rules[number];
+        let size = view.size_at(judgement.stage);
+        let applies = holds(&rule.when, view, size) && !rule.unless.as_ref().is_some_and(|u| holds(u, view, size));
+        let (Some((measure, bound)), Some(limit)) = (judgement.counts, &rule.limit) else {
+            return applies;
+        };
+        let Some(key) = key(limit, view).filter(|_| applies) else {
+            return false;
+        };
+        let counter = (number, measure, key);
+        let so_far = held.get(&counter).copied().unwrap_or_default();
+        let wanted = match measure {
+            // Without a size there is nothing to count yet.
+            Measure::Bytes => match size {
+                None | Some(0) => return false,
+                Some(size) => size,
+            },
+            Measure::Messages => 1,
+            Measure::Recipients => so_far + 1,
+        };
+        let charged = self.charged.get(&counter).copied().unwrap_or_default();
+        if charged + wanted > bound {
+            return true;
+        }
+        held.insert(counter, wanted);
+        false
+    }
+}
+
+impl Fate {
+    fn passed() -> Self {
+        Self::Passed { headers: BTreeSet::new(), deleted: BTreeSet::new(), quarantined_by: None }
+    }
+}
