@@ -222,16 +222,24 @@ impl fmt::Display for ReplyError {
                 write!(f, "code {code} and enhanced status code {enhanced} are of different classes")
             }
             Self::Code { found } => {
-                write!(f, "expected a reply code from 400 to 459 or 500 to 559, found `{found}`")
+                write!(f, "expected a reply code from 400 to 459 or 500 to 559, found {}", quoted(found))
             }
             Self::Enhanced { found } => {
-                write!(f, "expected an enhanced status code such as 5.7.1 after the reply code, found `{found}`")
+                write!(
+                    f,
+                    "expected an enhanced status code such as 5.7.1 after the reply code, found {}",
+                    quoted(found)
+                )
             }
         }
     }
 }
 
 impl std::error::Error for ReplyError {}
+
+fn quoted(found: &str) -> String {
+    if found.is_empty() { "nothing".to_owned() } else { format!("`{found}`") }
+}
 
 fn parse_code(found: &str) -> Result<(Class, u16), ReplyError> {
     let error = || ReplyError::Code { found: found.to_owned() };

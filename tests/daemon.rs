@@ -370,7 +370,6 @@ fn pages_answer_as_a_prober_expects() {
 }
 
 #[test]
-#[ignore = "known gap: a 405 says only in its text what is allowed (RFC 9110 §15.5.6 demands an Allow field)"]
 fn a_method_refused_names_those_allowed() {
     let daemon = Daemon::start(CONFIG);
     let answer = daemon.http_raw("POST /metrics HTTP/1.0\r\n\r\n").to_lowercase();

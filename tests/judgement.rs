@@ -1,8 +1,8 @@
 //! The heart of the product, as a property: whatever the policy and whatever the session, judging command by command
 //! comes to what reading the rules from top to bottom comes to when the whole session is known (`design.md` section 4).
 //!
-//! `model.rs` is what both sides are given and `generate.rs` makes it up; `naive.rs` reads the rules, with `schedule.rs`
-//! for when and `conditions.rs` for whether they hold; `mta.rs` plays the session to the program.
+//! `model.rs` is what both sides are given and `generate.rs` makes it up; `naive.rs` reads the rules, with
+//! `schedule.rs` for when and `conditions.rs` for whether they hold; `mta.rs` plays the session to the program.
 //! `PROPTEST_CASES=200000 cargo test --release --test judgement` looks longer.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "what breaks fails the test")]

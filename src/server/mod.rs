@@ -1,6 +1,6 @@
 //! Listeners, tasks, time-outs and shutdown: everything that waits.
 //!
-//! [`load`] turns files into a policy, [`Server::bind`] opens every socket or none, [`Server::run`] serves until it is told
+//! [`load()`] turns files into a policy, [`Server::bind`] opens every socket or none, [`Server::run`] serves until it is told
 //! to stop. One task for each MTA connection, one for each listener; all of them in [`JoinSet`]s, which report panics and
 //! are waited for.
 
@@ -116,7 +116,7 @@ impl Server {
         self.http.as_ref().map(http::Http::address)
     }
 
-    /// Serves until `stop` is done; then no connection is taken any more, and open transactions have [`DRAIN`] to end.
+    /// Serves until `stop` is done; then no connection is taken any more, and open transactions have 30 seconds to end.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self { listeners, http, context } = self;
         let mut accepting = JoinSet::new();

@@ -3,7 +3,7 @@
 //! The shell reads a [`Command`], calls [`Session::handle`], and does what the [`Action`] says: after [`Action::Ask`] it
 //! finds the answer and calls [`Session::answer`]; a [`Decision`] it settles, records, logs and sends, in this order.
 //!
-//! How long things live: [`Connection`] and what was counted for it with the session, a [`Transaction`] with the message;
+//! How long things live: [`Connection`] and what was counted for it with the session, a `Transaction` with the message;
 //! dropping it is the whole of ABORT.
 
 mod client;

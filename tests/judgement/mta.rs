@@ -184,11 +184,14 @@ impl<'a> Mta<'a> {
             macros.push(("{tls_version}", "TLSv1.3"));
         }
         match message.auth {
+            Auth::No if macros.is_empty() => {}
             Auth::No => macros.push(("{auth_type}", "")),
             Auth::Nameless => macros.push(("{auth_type}", "PLAIN")),
             Auth::Login(login) => macros.extend([("{auth_type}", "PLAIN"), ("{auth_authen}", login)]),
         }
-        self.macros(b'M', &macros);
+        if !macros.is_empty() {
+            self.macros(b'M', &macros);
+        }
         let size = message.declared_size.map(|size| format!("BODY=8BITMIME\0size={size}\0")).unwrap_or_default();
         let envelope = Envelope { address: message.sender.as_bytes(), arguments: Strings::new(size.as_bytes()) };
         let heard = self.say(&Command::Mail(envelope));

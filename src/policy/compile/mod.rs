@@ -80,7 +80,7 @@ impl<'a> Compiler<'a> {
     fn new(config: &'a Config, diagnostics: &'a mut Diagnostics) -> Self {
         Self {
             config,
-            references: References::new(config, diagnostics),
+            references: References::new(config),
             diagnostics,
             counters: Vec::new(),
             plans: Stage::ALL.iter().map(|_| Plan::new()).collect(),
@@ -246,7 +246,7 @@ impl<'a> Compiler<'a> {
                 if at.value == Stage::Connect {
                     notes.push("at CONNECT the MTA keeps the code, but may put its own text".to_owned());
                 } else if at.value > judged {
-                    notes.push(format!("spoken later than judged: at = \"{}\"", at.value));
+                    notes.push(format!("waits until {0}: at = \"{0}\"", at.value));
                 }
                 at.value
             }
@@ -255,7 +255,7 @@ impl<'a> Compiler<'a> {
                 let earliest = if earliest == Stage::Connect && !survives { Stage::Mail } else { earliest };
                 let stage = if judged <= Stage::Connect { earliest } else { judged.max(earliest).max(Stage::Mail) };
                 if stage > judged {
-                    notes.push(format!("spoken later than judged: no refusal is spoken before {stage}"));
+                    notes.push(format!("waits until {stage}: no refusal is spoken earlier"));
                 }
                 stage
             }

@@ -8,6 +8,7 @@ use crate::config::At;
 use crate::config::Config;
 use crate::config::Diagnostic;
 use crate::config::Diagnostics;
+use crate::config::DomainPattern;
 use crate::facts::Fact;
 use crate::policy::condition::Condition;
 use crate::policy::condition::Question;
@@ -25,14 +26,9 @@ pub(super) struct References<'a> {
 }
 
 impl<'a> References<'a> {
-    pub(super) fn new(config: &'a Config, diagnostics: &mut Diagnostics) -> Self {
+    pub(super) fn new(config: &'a Config) -> Self {
         let mut named: HashMap<&str, (usize, bool)> = HashMap::new();
-        for (index, list) in config.lists.iter().enumerate() {
-            if named.insert(&list.name.value, (index, false)).is_some() {
-                let message = format!("list `{}` stands in another file already", list.name.value);
-                diagnostics.push(Diagnostic::error(list.name.place.clone(), message));
-            }
-        }
+        named.extend(config.lists.iter().enumerate().map(|(index, list)| (list.name.value.as_str(), (index, false))));
         Self { config, lists: config.lists.iter().map(List::new).collect(), paths: Vec::new(), named }
     }
 
@@ -140,8 +136,11 @@ impl<'a> References<'a> {
         let Some((index, used)) = self.named.get_mut(name.value.as_str()) else {
             let mut names: Vec<&str> = self.named.keys().copied().collect();
             names.sort_unstable();
-            let hint = if names.is_empty() {
-                "define it: [lists.NAME]".to_owned()
+            let is_domain = name.value.parse::<DomainPattern>().is_ok() && name.value.contains('.');
+            let hint = if is_domain {
+                format!("for all addresses of a domain write \"{}\", without @", name.value)
+            } else if names.is_empty() {
+                format!("define it: [lists.{}]", name.value)
             } else {
                 format!("lists: {}", names.join(", "))
             };
@@ -169,7 +168,8 @@ impl<'a> References<'a> {
         };
         if !fits {
             let message = format!("list `{}` has no {kind}, which `{}` needs", name.value, fact.name());
-            diagnostics.push(Diagnostic::error(name.place.clone(), message));
+            let hint = format!("add {kind} to [lists.{}], or name another list", name.value);
+            diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
         }
         Some(*index)
     }
