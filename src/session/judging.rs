@@ -57,7 +57,7 @@ impl Session {
     /// Nothing at this stage refuses.
     fn pass(&mut self, mut walk: Walk) -> Action {
         let stage = walk.stage();
-        let mut decision = Decision::new(walk.id(), stage, self.owes_at(stage));
+        let mut decision = Decision::new(walk.id(), stage, self.owed);
         if let Some(transaction) = &mut self.transaction {
             match (stage, &self.candidate) {
                 (Stage::Rcpt, Some(candidate)) => {
@@ -116,7 +116,7 @@ impl Session {
     /// A rule, or a failure, refuses.
     pub(super) fn refuse(&mut self, walk: Walk, refusal: Refusal) -> Action {
         let stage = walk.stage();
-        let mut decision = Decision::new(walk.id(), stage, self.owes_at(stage));
+        let mut decision = Decision::new(walk.id(), stage, self.owed);
         decision.matches = walk.into_matches();
         decision.rule = refusal.rule;
         decision.settlement = match stage {
@@ -185,47 +185,32 @@ impl Session {
         }
     }
 
-    pub(super) fn owes_at(&self, stage: Stage) -> bool {
-        match stage {
-            Stage::Connect => self.owes(Steps::NO_REPLY_CONNECT),
-            Stage::Helo => self.owes(Steps::NO_REPLY_HELO),
-            Stage::Mail => self.owes(Steps::NO_REPLY_MAIL),
-            Stage::Rcpt => self.owes(Steps::NO_REPLY_RECIPIENT),
-            Stage::Data => self.owes(Steps::NO_REPLY_DATA),
-            Stage::Header => self.owes(Steps::NO_REPLY_HEADER),
-            Stage::EndOfHeaders => self.owes(Steps::NO_REPLY_END_OF_HEADERS),
-            Stage::Body => self.owes(Steps::NO_REPLY_BODY),
-            Stage::EndOfMessage => true,
-        }
-    }
-
     /// Everything that wants a reply gets one, by `on_error`.
-    pub(super) fn handle_broken(&mut self, command: Command<'_>, steps: Steps) -> Action {
-        let owes = |no_reply| !steps.contains(no_reply);
-        let (stage, owed) = match command {
+    pub(super) fn handle_broken(&mut self, command: Command<'_>) -> Action {
+        let stage = match command {
             Command::Quit => return Action::Close,
             Command::Abort => return self.abandon().map_or(Action::Read, Action::Aborted),
-            Command::Macros(_) | Command::Negotiate(_) | Command::QuitNewConnection => return Action::Read,
-            Command::Connect(_) => (Stage::Connect, owes(Steps::NO_REPLY_CONNECT)),
-            Command::Helo(_) => (Stage::Helo, owes(Steps::NO_REPLY_HELO)),
-            Command::Mail(_) => (Stage::Mail, owes(Steps::NO_REPLY_MAIL)),
-            Command::Recipient(_) => (Stage::Rcpt, owes(Steps::NO_REPLY_RECIPIENT)),
-            Command::Data => (Stage::Data, owes(Steps::NO_REPLY_DATA)),
-            Command::Header { .. } => (Stage::Header, owes(Steps::NO_REPLY_HEADER)),
-            Command::EndOfHeaders => (Stage::EndOfHeaders, owes(Steps::NO_REPLY_END_OF_HEADERS)),
-            Command::Body(_) => (Stage::Body, owes(Steps::NO_REPLY_BODY)),
-            Command::EndOfMessage(_) => (Stage::EndOfMessage, true),
-            Command::Unknown(_) => return self.unjudged(Steps::NO_REPLY_UNKNOWN),
+            Command::QuitNewConnection => return self.restart(),
+            Command::Mail(_) => Stage::Mail,
+            Command::Recipient(_) => Stage::Rcpt,
+            Command::Data => Stage::Data,
+            Command::EndOfMessage(_) => Stage::EndOfMessage,
+            Command::Body(_)
+            | Command::Connect(_)
+            | Command::EndOfHeaders
+            | Command::Header { .. }
+            | Command::Helo(_)
+            | Command::Macros(_)
+            | Command::Negotiate(_)
+            | Command::Unknown(_) => return self.unjudged(),
         };
-        let may_refuse = matches!(stage, Stage::Mail | Stage::Data | Stage::EndOfMessage)
-            || (stage == Stage::Rcpt && !self.connection.local_submission);
-        if self.policy.on_error() == OnError::Accept && stage == Stage::EndOfMessage {
-            return self.let_through();
+        let may_refuse = self.owed && !(stage == Stage::Rcpt && self.connection.local_submission);
+        match self.policy.on_error() {
+            OnError::Accept if stage == Stage::EndOfMessage => return self.let_through(),
+            OnError::Defer if may_refuse => {}
+            OnError::Accept | OnError::Defer => return self.unjudged(),
         }
-        if !owed || !may_refuse || self.policy.on_error() == OnError::Accept {
-            return if owed { Action::Continue } else { Action::Read };
-        }
-        let mut decision = Decision::new(self.id, stage, owed);
+        let mut decision = Decision::new(self.id, stage, true);
         self.candidate = None;
         self.speak(&mut decision, Refusal { rule: None, reply: Policy::internal_error() });
         if stage != Stage::Rcpt {

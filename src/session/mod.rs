@@ -72,6 +72,8 @@ pub struct Session {
     walk: Option<Walk>,
     /// The recipient being judged.
     candidate: Option<Recipient>,
+    /// Whether the MTA waits for a reply to the current command.
+    owed: bool,
     /// A bug was met: from here on everything is answered by `on_error`.
     broken: bool,
 }
@@ -127,6 +129,7 @@ impl Session {
             finished: None,
             walk: None,
             candidate: None,
+            owed: false,
             broken: false,
         }
     }
@@ -186,8 +189,9 @@ impl Session {
         let Some(taken) = self.taken else {
             return self.negotiate(command);
         };
+        self.owed = command.wants_reply(taken.steps);
         if self.broken {
-            return Ok(self.handle_broken(command, taken.steps));
+            return Ok(self.handle_broken(command));
         }
         match command {
             Command::Negotiate(_) => Err(ProtocolError::order("OPTNEG", "nothing but mail after the first one")),
@@ -206,18 +210,18 @@ impl Session {
             Command::Header { name, value } => {
                 let kept_space = taken.steps.contains(Steps::HEADER_LEADING_SPACE);
                 self.open("HEADER")?.count_header(name, value, kept_space);
-                Ok(self.unjudged(Steps::NO_REPLY_HEADER))
+                Ok(self.unjudged())
             }
             Command::EndOfHeaders => {
                 self.open("EOH")?.count_end_of_headers();
-                Ok(self.unjudged(Steps::NO_REPLY_END_OF_HEADERS))
+                Ok(self.unjudged())
             }
             Command::Body(data) => {
                 self.open("BODY")?.count_body(data);
-                Ok(self.unjudged(Steps::NO_REPLY_BODY))
+                Ok(self.unjudged())
             }
             Command::EndOfMessage(data) => self.end_of_message(data),
-            Command::Unknown(_) => Ok(self.unjudged(Steps::NO_REPLY_UNKNOWN)),
+            Command::Unknown(_) => Ok(self.unjudged()),
             Command::Abort => Ok(self.abandon().map_or(Action::Read, Action::Aborted)),
             Command::Quit => Ok(Action::Close),
             Command::QuitNewConnection => Ok(self.restart()),
@@ -237,8 +241,8 @@ impl Session {
     pub fn break_down(&mut self, command: &Command<'_>) -> Action {
         self.broken = true;
         self.walk = None;
-        let steps = self.taken.map_or(Steps(0), |taken| taken.steps);
-        self.handle_broken(*command, steps)
+        self.owed = self.taken.is_some_and(|taken| command.wants_reply(taken.steps));
+        self.handle_broken(*command)
     }
 
     fn negotiate(&mut self, command: Command<'_>) -> Result<Action, ProtocolError> {
@@ -362,12 +366,7 @@ impl Session {
     }
 
     /// The answer to a command that no rule looks at.
-    fn unjudged(&self, no_reply: Steps) -> Action {
-        if self.owes(no_reply) { Action::Continue } else { Action::Read }
-    }
-
-    /// Whether the MTA waits for a reply to the command with this no-reply bit.
-    fn owes(&self, no_reply: Steps) -> bool {
-        self.taken.is_some_and(|taken| !taken.steps.contains(no_reply))
+    fn unjudged(&self) -> Action {
+        if self.owed { Action::Continue } else { Action::Read }
     }
 }

@@ -114,6 +114,25 @@ impl<'a> Command<'a> {
         }
     }
 
+    /// Whether the MTA waits for a reply to this command after these steps were negotiated.
+    #[must_use]
+    pub const fn wants_reply(&self, taken: Steps) -> bool {
+        let no_reply = match self {
+            Self::Abort | Self::Macros(_) | Self::Quit | Self::QuitNewConnection => return false,
+            Self::EndOfMessage(_) | Self::Negotiate(_) => return true,
+            Self::Body(_) => Steps::NO_REPLY_BODY,
+            Self::Connect(_) => Steps::NO_REPLY_CONNECT,
+            Self::Data => Steps::NO_REPLY_DATA,
+            Self::EndOfHeaders => Steps::NO_REPLY_END_OF_HEADERS,
+            Self::Header { .. } => Steps::NO_REPLY_HEADER,
+            Self::Helo(_) => Steps::NO_REPLY_HELO,
+            Self::Mail(_) => Steps::NO_REPLY_MAIL,
+            Self::Recipient(_) => Steps::NO_REPLY_RECIPIENT,
+            Self::Unknown(_) => Steps::NO_REPLY_UNKNOWN,
+        };
+        !taken.contains(no_reply)
+    }
+
     /// The command's name in the protocol's documents, for messages.
     #[must_use]
     pub const fn name(&self) -> &'static str {

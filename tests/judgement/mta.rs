@@ -348,7 +348,8 @@ impl<'a> Mta<'a> {
         }
     }
 
-    /// What the decision at the end of a message makes of it. Where blanks after the colon are negotiated they are ours.
+    /// What the decision at the end of a message makes of it. Where blanks after the colon are negotiated they are
+    /// ours.
     fn fate(&self, decision: &Decision) -> Fate {
         let blank = if self.steps.contains(Steps::HEADER_LEADING_SPACE) { " " } else { "" };
         let unspaced = |value: &String| value.strip_prefix(blank).unwrap().to_owned();

@@ -1,4 +1,5 @@
-//! The naive judge: it knows the whole session beforehand and reads the rules from top to bottom, for each recipient anew.
+//! The naive judge: it knows the whole session beforehand and reads the rules from top to bottom, for each recipient
+//! anew.
 //!
 //! This is what the rules *mean*; `src/policy` and `src/session` are how the same comes about command by command. It is
 //! written from the design and shares nothing with them. Slow, and on purpose without any cleverness.
@@ -116,8 +117,8 @@ impl<'a> Judge<'a> {
         SessionOutcome { connect, messages: messages.collect() }
     }
 
-    /// A client stops where it gives up or is refused. In a policy that is only watched it is never refused: then nothing
-    /// is judged after what would have been the end, and the message passes without having been charged.
+    /// A client stops where it gives up or is refused. In a policy that is only watched it is never refused: then
+    /// nothing is judged after what would have been the end, and the message passes without having been charged.
     fn message(&mut self, view: View<'_>, message: &Message) -> MessageOutcome {
         let gives_up_at = |moment| message.gives_up.is_some_and(|gives_up| gives_up.after == moment);
         let watched = self.policy.monitor;
@@ -241,8 +242,8 @@ impl<'a> Judge<'a> {
         reading
     }
 
-    /// What is said at `stage`: of the rules that refuse there the topmost. `readings` are those of the recipients that it
-    /// concerns, one of which is enough.
+    /// What is said at `stage`: of the rules that refuse there the topmost. `readings` are those of the recipients that
+    /// it concerns, one of which is enough.
     fn answer(&self, stage: Stage, readings: &[&Reading]) -> Answer {
         let mut answer = Answer::default();
         for (number, rule) in self.policy.rules.iter().enumerate() {

@@ -12,8 +12,8 @@ use crate::model::Stage;
 #[derive(Debug)]
 pub(crate) struct AnswersTooEarly;
 
-/// One way in which a rule is judged. Most have one; a rule about the size is judged by the declared one, too, and a limit
-/// for each thing that it counts.
+/// One way in which a rule is judged. Most have one; a rule about the size is judged by the declared one, too, and a
+/// limit for each thing that it counts.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Judgement {
     /// When its effect is seen. By then all that it asks is known.

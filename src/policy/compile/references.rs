@@ -94,7 +94,7 @@ impl<'a> References<'a> {
     fn domains(
         &mut self,
         fact: Fact,
-        values: &'a config::Values<config::DomainPattern>,
+        values: &'a config::Values<DomainPattern>,
         diagnostics: &mut Diagnostics,
     ) -> Vec<usize> {
         self.indices(fact, values, diagnostics, |list| {
