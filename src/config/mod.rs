@@ -79,6 +79,8 @@ pub struct Config {
     pub lists: Vec<List>,
     /// `[[rule]]`, in order: the main file's first, then those of `conf.d` by name.
     pub rules: Vec<Rule>,
+    /// Conditions of rules that have a mistake and are left out.
+    pub dropped: Vec<Condition>,
 }
 
 impl Config {
@@ -124,7 +126,12 @@ impl Config {
             }
         }
         if let Some(node) = fields.take("rule") {
-            self.rules.extend(node.one_or_more().into_iter().filter_map(|node| rule::read(node, diagnostics)));
+            for node in node.one_or_more() {
+                match rule::read(node, diagnostics) {
+                    Ok(rule) => self.rules.push(rule),
+                    Err(conditions) => self.dropped.extend(conditions),
+                }
+            }
         }
         fields.finish(diagnostics);
     }

@@ -105,8 +105,15 @@ const ANSWER_STAGES: [(&str, Stage); 5] = [
 ];
 
 /// Reads one `[[rule]]`.
-pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Rule> {
-    let mut fields = Fields::of(node, "a table [[rule]]", diagnostics)?;
+///
+/// # Errors
+///
+/// Nothing is concluded from a rule with a mistake: without it, it may be another rule. But the lists that its conditions
+/// name can be looked for all the same.
+pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Result<Rule, Vec<Condition>> {
+    let Some(mut fields) = Fields::of(node, "a table [[rule]]", diagnostics) else {
+        return Err(Vec::new());
+    };
     let place = fields.place.clone();
     let name = name(&mut fields, diagnostics);
     let errors_before = diagnostics.errors();
@@ -119,24 +126,25 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Rule> {
     let disconnect = fields.take("disconnect").and_then(|node| disconnect(&node, &action, &limit, diagnostics));
     report_misplaced(&mut fields, diagnostics);
     fields.finish(diagnostics);
-    if diagnostics.errors() > errors_before || name.is_none() {
-        // Nothing is concluded from what is left of it: without its typing mistakes it may be another rule.
+    let (Some(name), Some(when), Some(action), true) =
+        (name, when.clone(), action, diagnostics.errors() == errors_before)
+    else {
         diagnostics.partial = true;
-        return None;
-    }
+        return Err(when.into_iter().chain(unless).collect());
+    };
     let rule = Rule {
-        name: name?,
+        name,
         place,
-        when: when?,
+        when,
         unless,
         limit,
-        action: action?,
+        action,
         mode: mode.map(|mode| mode.value).unwrap_or_default(),
         at,
         disconnect: disconnect.unwrap_or_default(),
     };
     contradiction::report(&rule, diagnostics);
-    Some(rule)
+    Ok(rule)
 }
 
 /// `client = …` where `when.client = …` was meant.

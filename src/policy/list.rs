@@ -56,7 +56,7 @@ impl List {
     /// Adds networks, all at once; of several that hold an address the longest prefix is found.
     pub(crate) fn add_networks<'a>(&mut self, networks: impl IntoIterator<Item = (IpNet, &'a str)>) {
         let numbered: Vec<(IpNet, usize)> =
-            networks.into_iter().map(|(network, comment)| (network, self.note(network.to_string(), comment))).collect();
+            networks.into_iter().map(|(network, comment)| (network, self.note(shown(network), comment))).collect();
         self.networks = NetworkSet::new(numbered);
     }
 
@@ -117,6 +117,11 @@ impl List {
         self.entries.push((entry, comment.to_owned()));
         self.entries.len() - 1
     }
+}
+
+/// A single address without its prefix length, as people write it.
+fn shown(network: IpNet) -> String {
+    if network.prefix_len() == network.max_prefix_len() { network.addr().to_string() } else { network.to_string() }
 }
 
 /// Networks as disjoint sorted ranges: a look-up is one binary search.
@@ -277,7 +282,7 @@ mod tests {
 
     fn networks(texts: &[&str]) -> List {
         let mut list = List::default();
-        list.add_networks(texts.iter().map(|text| (text.parse().unwrap(), "")));
+        list.add_networks(texts.iter().map(|text| (parsed(text), "")));
         list
     }
 
@@ -288,13 +293,17 @@ mod tests {
     #[test]
     fn the_longest_prefix_is_found() {
         let list = networks(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "10.255.255.255/32", "0.0.0.0/0"]);
-        assert_eq!(found(&list, "10.1.2.3"), Some("10.1.2.3/32"));
+        assert_eq!(found(&list, "10.1.2.3"), Some("10.1.2.3"));
         assert_eq!(found(&list, "10.1.2.4"), Some("10.1.0.0/16"));
         assert_eq!(found(&list, "10.2.0.0"), Some("10.0.0.0/8"));
-        assert_eq!(found(&list, "10.255.255.255"), Some("10.255.255.255/32"));
+        assert_eq!(found(&list, "10.255.255.255"), Some("10.255.255.255"));
         assert_eq!(found(&list, "11.0.0.0"), Some("0.0.0.0/0"));
-        assert_eq!(found(&list, "::ffff:10.1.2.3"), Some("10.1.2.3/32"));
+        assert_eq!(found(&list, "::ffff:10.1.2.3"), Some("10.1.2.3"));
         assert_eq!(found(&list, "2001:db8::1"), None);
+    }
+
+    fn parsed(text: &str) -> IpNet {
+        text.parse().unwrap_or_else(|_| text.parse::<IpAddr>().unwrap().into())
     }
 
     fn network() -> impl Strategy<Value = IpNet> {
@@ -316,7 +325,7 @@ mod tests {
             let mut list = List::default();
             list.add_networks(nets.iter().map(|net| (*net, "")));
             let longest = nets.iter().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max();
-            let found = list.network(address).map(|entry| list.entry(entry).0.parse::<IpNet>().unwrap());
+            let found = list.network(address).map(|entry| parsed(list.entry(entry).0));
             prop_assert_eq!(found.map(|net| net.prefix_len()), longest);
             prop_assert!(found.is_none_or(|net| net.contains(&address)));
         }

@@ -86,9 +86,10 @@ impl<L: Lookup> Connection<'_, L> {
         let mut stopping = self.context.stopping.subscribe();
         let mut patience = GREETING_TIME;
         loop {
-            let open = self.handle_all().await?;
+            let handled = self.handle_all().await;
+            // Also what was answered before something that makes no sense.
             self.flush().await?;
-            if !open {
+            if !handled? {
                 return Ok(());
             }
             self.make_room();

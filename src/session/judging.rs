@@ -205,7 +205,8 @@ impl Session {
             | Command::Unknown(_) => return self.unjudged(),
         };
         let may_refuse = self.owed && !(stage == Stage::Rcpt && self.connection.local_submission);
-        match self.policy.on_error() {
+        let monitored = self.policy.mode() == Mode::Monitor;
+        match if monitored { OnError::Accept } else { self.policy.on_error() } {
             OnError::Accept if stage == Stage::EndOfMessage => return self.let_through(),
             OnError::Defer if may_refuse => {}
             OnError::Accept | OnError::Defer => return self.unjudged(),

@@ -241,7 +241,10 @@ impl Session {
     pub fn break_down(&mut self, command: &Command<'_>) -> Action {
         self.broken = true;
         self.walk = None;
-        self.owed = self.taken.is_some_and(|taken| command.wants_reply(taken.steps));
+        let Some(taken) = self.taken else {
+            return Action::Close;
+        };
+        self.owed = command.wants_reply(taken.steps);
         self.handle_broken(*command)
     }
 

@@ -53,6 +53,9 @@ impl Policy {
         for (index, rule) in config.rules.iter().enumerate() {
             compiler.rule(index, rule);
         }
+        for condition in &config.dropped {
+            compiler.references.look_for_lists(condition, compiler.diagnostics);
+        }
         compiler.references.report_unused_lists(compiler.diagnostics);
         let policy = compiler.finish();
         (!diagnostics.has_errors()).then_some(policy)

@@ -41,6 +41,11 @@ impl<'a> References<'a> {
         sorted(parts)
     }
 
+    /// Reports lists that are named and missing, in a condition that is of no other use.
+    pub(super) fn look_for_lists(&mut self, condition: &'a config::Condition, diagnostics: &mut Diagnostics) {
+        self.compile(condition, diagnostics);
+    }
+
     fn compile(&mut self, condition: &'a config::Condition, diagnostics: &mut Diagnostics) -> Condition {
         match condition {
             config::Condition::All(parts) => sorted(parts.iter().map(|part| self.compile(part, diagnostics)).collect()),
@@ -139,6 +144,8 @@ impl<'a> References<'a> {
             let is_domain = name.value.parse::<DomainPattern>().is_ok() && name.value.contains('.');
             let hint = if is_domain {
                 format!("for all addresses of a domain write \"{}\", without @", name.value)
+            } else if name.value.is_empty() {
+                "a list is named as in \"@trusted\"".to_owned()
             } else if names.is_empty() {
                 format!("define it: [lists.{}]", name.value)
             } else {
