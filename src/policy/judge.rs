@@ -539,8 +539,5 @@ fn exempt(exemption: Exemption, test: &Test, walk: &mut Walk, message: &mut Mess
         }
     } else {
         message.exempt = message.exempt.or_above(exemption);
-        for standing in &mut message.recipients {
-            standing.exempt = standing.exempt.or_above(exemption);
-        }
     }
 }
