@@ -190,6 +190,7 @@ impl<L: Lookup> Connection<'_, L> {
 
     async fn flush(&mut self) -> Result<(), Ended> {
         if self.output.is_empty() {
+            self.socket.acknowledge();
             return Ok(());
         }
         match tokio::time::timeout(WRITE_TIME, self.socket.write_all(&self.output)).await {

@@ -26,18 +26,22 @@ impl Socket {
     }
 
     /// Reads what has arrived; zero at the end.
-    ///
-    /// An MTA writes a small macro packet and then a small command, which Nagle holds back until the first is
-    /// acknowledged; with nothing to send, our kernel would delay that acknowledgement by 40 ms. The kernel forgets
-    /// TCP_QUICKACK, so it is asked for before every read.
     pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => {
-                // Only a hint: where it cannot be had, the read still can.
-                _ = stream.set_quickack(true);
-                stream.read_buf(buffer).await
-            }
+            Self::Tcp(stream) => stream.read_buf(buffer).await,
             Self::Unix(stream) => stream.read_buf(buffer).await,
+        }
+    }
+
+    /// Acknowledges at once what was read, where no answer carries the acknowledgement.
+    ///
+    /// An MTA writes a small macro packet and then a small command, which Nagle holds back until the first is
+    /// acknowledged; with nothing to send, our kernel would delay that by 40 ms. The kernel forgets TCP_QUICKACK, so it is
+    /// asked for each time.
+    pub(super) fn acknowledge(&self) {
+        if let Self::Tcp(stream) = self {
+            // Only a hint: without it mail flows all the same.
+            _ = stream.set_quickack(true);
         }
     }
 
