@@ -19,7 +19,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Read the configuration, show all that is wrong with it, then how each rule is judged
     ///
-    /// Exits with 0 if `serve` would start with it, with 2 if not.
+    /// Exits with 0 if it has no error, with 2 if it has one. Addresses, groups and paths are only tried by `serve`; of
+    /// groups and paths that do not exist here a warning tells.
     ///
     /// With `--format json`, standard output is one object, whatever the exit code: `configuration` (the file's name),
     /// `valid`, `diagnostics` and `plan`. Each diagnostic has `severity` ("error" or "warning"), `file`, `line` and `column`
@@ -31,6 +32,9 @@ pub(crate) enum Command {
         /// The configuration [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// The same as --config FILE
+        #[arg(value_name = "FILE", conflicts_with = "config")]
+        file: Option<PathBuf>,
         /// How to show the result
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         format: Format,

@@ -41,7 +41,7 @@ const BAD_CONFIGURATION: u8 = 2;
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Check { config, format } => check(config, format),
+        Command::Check { config, file, format } => check(config.or(file), format),
         Command::Serve { config } => serve(config),
     }
 }
@@ -51,7 +51,7 @@ fn check(config: Option<PathBuf>, format: Format) -> ExitCode {
     let path = configuration_path(config, Path::new(DEFAULT_PATH));
     let (text, valid) = match format {
         Format::Json => check_json(path.as_deref()),
-        Format::Text => match read(path.as_deref(), "") {
+        Format::Text => match read(server::check(path.as_deref()), path.as_deref(), "") {
             Ok((_, policy)) => (plan(&source_name(path.as_deref()), &policy), true),
             Err(code) => return code,
         },
@@ -75,7 +75,7 @@ fn plan(name: &str, policy: &Policy) -> String {
 
 /// Everything for programs, as `args.rs` describes it, and whether the configuration is fit for use.
 fn check_json(path: Option<&Path>) -> (String, bool) {
-    let (diagnostics, policy) = match server::load(path) {
+    let (diagnostics, policy) = match server::check(path) {
         Ok(loaded) => (loaded.diagnostics.to_json(), loaded.policy),
         Err((path, error)) => {
             let (file, message) = (path.to_string_lossy(), format!("cannot read it: {error}"));
@@ -95,7 +95,7 @@ fn check_json(path: Option<&Path>) -> (String, bool) {
 
 fn serve(config: Option<PathBuf>) -> ExitCode {
     let path = configuration_path(config, Path::new(DEFAULT_PATH));
-    let (config, policy) = match read(path.as_deref(), "; nothing was started") {
+    let (config, policy) = match read(server::load(path.as_deref()), path.as_deref(), "; nothing was started") {
         Ok(read) => read,
         Err(code) => return code,
     };
@@ -159,7 +159,8 @@ fn announce(server: &Server, path: Option<&Path>) {
         tracing::info!("metrics on http://{address}/metrics");
     }
     if path.is_none() {
-        let text: String = server.endpoints().map(|endpoint| paste_lines(&endpoint)).collect();
+        let lines: String = server.endpoints().map(|endpoint| paste_lines(&endpoint)).collect();
+        let text = format!("\nNo configuration at {DEFAULT_PATH}: running the built-in one.\n{lines}");
         // Advice on a closed standard output is advice that nobody wants.
         _ = io::stdout().write_all(text.as_bytes());
     }
@@ -173,8 +174,9 @@ fn paste_lines(endpoint: &str) -> String {
         None => endpoint.replacen("unix:", "local:", 1),
     };
     format!(
-        "\nNo configuration at {DEFAULT_PATH}: running the built-in one.\n\n\
-         Postfix, main.cf:\n\n    smtpd_milters = {endpoint}\n    milter_default_action = tempfail\n\n\
+        "\nPostfix, main.cf:\n\n    smtpd_milters = {endpoint}\n    milter_default_action = tempfail\n\n\
+         or, behind other milters and with settings of its own:\n\n    \
+         {{ {endpoint}, default_action=tempfail, connect_timeout=5s, command_timeout=15s }}\n\n\
          Sendmail, sendmail.mc:\n\n    INPUT_MAIL_FILTER(`postward', `S={sendmail}, F=T, T=C:5s;S:10s;R:10s;E:5m')\n\n"
     )
 }
@@ -190,9 +192,13 @@ fn source_name(path: Option<&Path>) -> String {
     path.map_or_else(|| "the built-in configuration".to_owned(), |path| path.display().to_string())
 }
 
-/// Reads the configuration and shows what is wrong with it; an error ends the program, and the `consequence` is told.
-fn read(path: Option<&Path>, consequence: &str) -> Result<(Config, Policy), ExitCode> {
-    let Loaded { config, policy, diagnostics } = server::load(path).map_err(|(path, error)| {
+/// Shows what is wrong with the configuration that was read; an error ends the program, and the `consequence` is told.
+fn read(
+    loaded: Result<Loaded, (PathBuf, io::Error)>,
+    path: Option<&Path>,
+    consequence: &str,
+) -> Result<(Config, Policy), ExitCode> {
+    let Loaded { config, policy, diagnostics } = loaded.map_err(|(path, error)| {
         complain(&format!("postward: cannot read {}: {error}\n", path.display()));
         ExitCode::from(BAD_CONFIGURATION)
     })?;
@@ -208,14 +214,33 @@ fn read(path: Option<&Path>, consequence: &str) -> Result<(Config, Policy), Exit
     }
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses what (default: info).
+/// Logs go to standard error; `RUST_LOG` chooses what (default: info). The journal has times of its own.
 fn start_log(format: LogFormat) {
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = log_filter(&wanted).unwrap_or_else(|problem| {
+        complain(&format!("postward: RUST_LOG: {problem}; using info\n"));
+        EnvFilter::new("info")
+    });
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).with_target(false);
     match format {
         LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => log.with_ansi(false).without_time().init(),
         LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
     }
+}
+
+/// Takes a bare word for a level only: as the name of a module, which the crate would take it for, a misspelt level silences
+/// the whole log.
+fn log_filter(wanted: &str) -> Result<EnvFilter, String> {
+    let words: Vec<&str> = wanted.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    for word in words.iter().filter(|word| !word.contains(['=', '['])) {
+        let is_level = word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+        if !is_level {
+            return Err(format!("`{word}` is not a level (off, error, warn, info, debug, trace)"));
+        }
+    }
+    let wanted = if words.is_empty() { "info".to_owned() } else { words.join(",") };
+    EnvFilter::try_new(wanted).map_err(|error| error.to_string())
 }
 
 fn failed(message: &str) -> ExitCode {
@@ -242,6 +267,17 @@ mod tests {
             let text = paste_lines(endpoint);
             assert!(text.contains(&format!("\n    smtpd_milters = {endpoint}\n")), "{text}");
             assert!(text.contains(sendmail), "{text}");
+        }
+    }
+
+    /// A misspelt level would be taken for a module and silence everything.
+    #[test]
+    fn a_word_that_is_no_level_is_not_a_filter() {
+        for wanted in ["", "warn", "debug,postward=trace", "off", "info, hyper=warn"] {
+            assert!(log_filter(wanted).is_ok(), "{wanted}");
+        }
+        for wanted in ["debgu", "verbose", "info,debgu", "postward=debgu"] {
+            assert!(log_filter(wanted).is_err(), "{wanted}");
         }
     }
 

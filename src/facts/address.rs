@@ -43,6 +43,12 @@ impl Address {
         self.name.as_written()
     }
 
+    /// As written, `<>` for the null sender.
+    #[must_use]
+    pub fn or_null(&self) -> &str {
+        if self.is_null() { "<>" } else { self.as_written() }
+    }
+
     /// In lower case.
     #[must_use]
     pub fn folded(&self) -> &str {

@@ -84,7 +84,7 @@ impl Subject<'_> {
             Variable::Recipient => recipient.map(|recipient| recipient.address.as_written()),
             Variable::RecipientDomain => recipient.and_then(|recipient| recipient.address.domain()),
             Variable::Rule => Some(self.rule),
-            Variable::Sender => message.map(|message| sender(message.sender.as_written())),
+            Variable::Sender => message.map(|message| message.sender.or_null()),
             Variable::SenderDomain => message.and_then(|message| message.sender.domain()),
             Variable::Client => return push_shown(text, connection.client),
             Variable::Id => return push_shown(text, Some(self.id)),
@@ -108,10 +108,6 @@ impl Subject<'_> {
             None => self.size_bound.map(|bound| Size(bound).to_string()),
         }
     }
-}
-
-const fn sender(written: &str) -> &str {
-    if written.is_empty() { "<>" } else { written }
 }
 
 fn push_shown(text: &mut String, value: Option<impl std::fmt::Display>) {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::config::Mode;
 use crate::policy::Match;
 use crate::policy::MatchedAction;
 use crate::reply::Reply;
@@ -30,7 +31,11 @@ pub(super) fn negotiated(session: &Session, negotiation: &Negotiation) {
 pub(super) fn decided(session: &Session, decision: &Decision) {
     let subject = session.subject();
     let policy = session.policy();
-    let watched = |matched: &&Match| policy.is_watched(matched.rule);
+    // Of a policy in monitor mode the refusals are told with the decision, everything else with its match.
+    let nothing_is_done = policy.mode() == Mode::Monitor;
+    let watched = |matched: &&Match| {
+        policy.is_watched(matched.rule) || (nothing_is_done && !matches!(matched.action, MatchedAction::Refuse(_)))
+    };
     for matched in decision.matches.iter().filter(watched) {
         let rule = policy.rule_name(matched.rule);
         Line { decision, subject, rule, detail: matched.detail.as_deref() }.would(matched);
@@ -88,7 +93,7 @@ impl Line<'_> {
             client_name = connection.client_name.as_written(),
             helo,
             login = message.and_then(|message| message.login.as_deref()),
-            sender = message.map(|message| message.sender.as_written()),
+            sender = message.map(|message| message.sender.or_null()),
             recipient = recipient.map(|recipient| recipient.address.as_written()),
             recipients = (recipients > 1).then_some(recipients),
             rule = Some(self.rule).filter(|rule| !rule.is_empty()),

@@ -122,16 +122,22 @@ fn bind_unix(path: &Path, server: &Server) -> Result<UnixListener, BindError> {
     };
     clear(path)?;
     let listener = UnixListener::bind(path).map_err(|error| BindError::Listen { endpoint: endpoint(), error })?;
-    if let Some(group) = group {
-        let error = |error| BindError::Permissions { path: path.to_owned(), error };
-        std::os::unix::fs::chown(path, None, Some(group)).map_err(error)?;
+    if let Err(error) = permit(path, group, server.socket_mode) {
+        _ = fs::remove_file(path);
+        return Err(BindError::Permissions { path: path.to_owned(), error });
     }
-    let mode = fs::Permissions::from_mode(server.socket_mode);
-    fs::set_permissions(path, mode).map_err(|error| BindError::Permissions { path: path.to_owned(), error })?;
     Ok(listener)
 }
 
-fn group(name: &str) -> Result<u32, BindError> {
+/// Until the mode is set, the socket is nobody else's: see `umask` in `main`.
+fn permit(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+pub(super) fn group(name: &str) -> Result<u32, BindError> {
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
         Ok(None) => Err(BindError::Group { name: name.to_owned(), error: None }),
@@ -243,7 +249,8 @@ impl fmt::Display for BindError {
                 )
             }
             Self::Permissions { path, error } => {
-                write!(f, "cannot set group and mode of unix:{}: {error}", path.display())
+                let hint = "to give a socket to a group, the daemon must be in it";
+                write!(f, "cannot set group and mode of unix:{}: {error}; {hint}", path.display())
             }
         }
     }

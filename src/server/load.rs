@@ -5,9 +5,13 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use super::listener;
 use crate::config;
+use crate::config::At;
 use crate::config::Config;
+use crate::config::Diagnostic;
 use crate::config::Diagnostics;
+use crate::config::Question;
 use crate::config::Source;
 use crate::policy::Policy;
 
@@ -35,6 +39,41 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, (PathBuf, io::Error)> {
     let (config, mut diagnostics) = Config::read(sources);
     let policy = Policy::compile(&config, &mut diagnostics);
     Ok(Loaded { config, policy, diagnostics })
+}
+
+/// As [`load()`], and warns of what is not there on this host: `serve` does not start without it, and then says so itself;
+/// but a configuration may be checked elsewhere.
+///
+/// # Errors
+///
+/// As for [`load()`].
+pub fn check(path: Option<&Path>) -> Result<Loaded, (PathBuf, io::Error)> {
+    let mut loaded = load(path)?;
+    look_around(&loaded.config, &mut loaded.diagnostics);
+    Ok(loaded)
+}
+
+fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
+    if let Some(name) = &config.server.socket_group
+        && let Err(error) = listener::group(&name.value)
+    {
+        diagnostics.push(Diagnostic::warning(name.place.clone(), error.to_string()));
+    }
+    let mut warn = |question: &At<Question>, _| {
+        let Question::DiskFree { path, .. } = &question.value else {
+            return;
+        };
+        if let Err(error) = fs::metadata(path) {
+            let message = format!("disk_free: cannot look at {} here: {error}", path.display());
+            diagnostics.push(Diagnostic::warning(question.place.clone(), message));
+        }
+    };
+    for rule in &config.rules {
+        rule.when.for_each(true, &mut warn);
+        if let Some(unless) = &rule.unless {
+            unless.for_each(true, &mut warn);
+        }
+    }
 }
 
 fn read(path: &Path) -> Result<Vec<Source>, (PathBuf, io::Error)> {

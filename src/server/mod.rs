@@ -14,6 +14,7 @@ mod socket;
 pub use journal::Limited;
 pub use listener::BindError;
 pub use load::Loaded;
+pub use load::check;
 pub use load::load;
 
 use std::sync::Arc;

@@ -89,7 +89,7 @@ impl Session {
         let is_settled = transaction.is_settled(Stage::EndOfMessage);
         decision.settlement = if is_settled { Settlement::Release } else { Settlement::Commit };
         match judgement {
-            _ if !enforced => decision.accept(None),
+            Judgement::Discard { rule } | Judgement::Pass { rule, .. } if !enforced => decision.accept(rule),
             Judgement::Discard { rule } => decision.discard(rule),
             Judgement::Pass { rule, headers, without, quarantine } => {
                 let accepted: Vec<&Recipient> = transaction.standing.accepted().collect();
