@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 1 the daemon could not start or go on, 2 bad usage or configuration.
 
 mod args;
+mod log;
 
 use std::io;
 use std::io::IsTerminal as _;
@@ -10,6 +11,8 @@ use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use nix::sys::stat::Mode;
@@ -32,9 +35,13 @@ use tracing_subscriber::EnvFilter;
 use args::Arguments;
 use args::Command;
 use args::Format;
+use log::Log;
 
 /// Read when no other file is named.
 const DEFAULT_PATH: &str = "/etc/postward/postward.toml";
+
+/// How long a look-up that hangs may hold up the end.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
 const FAILED: u8 = 1;
 const BAD_CONFIGURATION: u8 = 2;
@@ -99,17 +106,23 @@ fn serve(config: Option<PathBuf>) -> ExitCode {
         Ok(read) => read,
         Err(code) => return code,
     };
-    start_log(config.log.format);
+    let log = match start_log(config.log.format) {
+        Ok(log) => log,
+        Err(error) => return failed(&format!("cannot start the log: {error}")),
+    };
     // Sockets get their mode after they are bound; until then they are nobody else's.
     umask(Mode::from_bits_truncate(0o177));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    runtime.block_on(run(&config, policy, path.as_deref()))
+    let code = runtime.block_on(run(&config, policy, path.as_deref(), &log));
+    runtime.shutdown_timeout(SHUTDOWN_TIME);
+    log.flush();
+    code
 }
 
-async fn run(config: &Config, policy: Policy, path: Option<&Path>) -> ExitCode {
+async fn run(config: &Config, policy: Policy, path: Option<&Path>, log: &Log) -> ExitCode {
     let server = match Server::bind(config, policy).await {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
@@ -119,10 +132,12 @@ async fn run(config: &Config, policy: Policy, path: Option<&Path>) -> ExitCode {
         Err(error) => return failed(&format!("cannot watch for signals: {error}")),
     };
     announce(&server, path);
+    // Whoever waits for READY may then look where it listens.
+    log.flush();
     notify(&[sd_notify::NotifyState::Ready]);
-    server.run(stop).await;
+    let stopped = server.run(stop).await;
     tracing::info!("stopped");
-    ExitCode::SUCCESS
+    if stopped { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
 /// Done when the daemon shall stop: SIGTERM or SIGINT. SIGHUP, which would end a program that ignores it, is only noted.
@@ -214,19 +229,27 @@ fn read(
     }
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses what (default: info). The journal has times of its own.
-fn start_log(format: LogFormat) {
+/// Logs go to standard error; `RUST_LOG` chooses what (default: info). The journal has times of its own. Nothing that is
+/// wrong with standard error may hold up or end a task, so what panics tell goes the same way.
+fn start_log(format: LogFormat) -> io::Result<Arc<Log>> {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = log_filter(&wanted).unwrap_or_else(|problem| {
         complain(&format!("postward: RUST_LOG: {problem}; using info\n"));
         EnvFilter::new("info")
     });
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter).with_target(false);
+    let log = Log::start()?;
+    let lines = tracing_subscriber::fmt()
+        .with_writer(Arc::clone(&log))
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_target(false);
     match format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => log.with_ansi(false).without_time().init(),
-        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => lines.with_ansi(false).without_time().init(),
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
     }
+    std::panic::set_hook(Box::new(|panic| tracing::error!(panic = panic.to_string(), "a bug was met")));
+    Ok(log)
 }
 
 /// Takes a bare word for a level only: as the name of a module, which the crate would take it for, a misspelt level silences

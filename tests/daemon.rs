@@ -279,12 +279,39 @@ fn both_signals_end_it_well() {
         let mut daemon = Daemon::start("server.listen = \"unix:{dir}/s\"\nserver.max_sessions = 10\n");
         let mut milter = Milter::connect(daemon.milter());
         milter.negotiate();
+        milter.send(b'Q', b"");
         daemon.signal(signal);
         assert_eq!(daemon.wait_for_exit().code(), Some(0), "{signal}");
         daemon.wait_for_notification("STOPPING=1");
         assert!(milter.is_closed() && !daemon.directory().join("s").exists());
         assert!(daemon.log().ends_with(" INFO stopped\n"), "{}", daemon.log());
     }
+}
+
+/// The client is between EHLO and MAIL: what it says now is still answered by the rules.
+#[test]
+fn who_is_about_to_begin_a_message_when_it_stops_is_served() {
+    let mut daemon = Daemon::start("server.listen = \"unix:{dir}/s\"\nserver.max_sessions = 10\n");
+    let mut milter = Milter::connect(daemon.milter());
+    milter.negotiate();
+    milter.ask(b'C', b"mx\x004\x00\x19192.0.2.1\0");
+    daemon.signal("TERM");
+    daemon.wait_for_notification("STOPPING=1");
+    assert_eq!(milter.ask(b'M', b"<a@a.example>\0").0, b'c');
+    drop(milter);
+    assert_eq!(daemon.wait_for_exit().code(), Some(0));
+}
+
+/// A socket that another daemon has put in the place of ours is not ours to remove.
+#[test]
+fn a_socket_that_was_replaced_is_left_alone() {
+    let mut daemon = Daemon::start("server.listen = \"unix:{dir}/s\"\nserver.max_sessions = 10\n");
+    let path = daemon.directory().join("s");
+    let other = path.with_file_name("t");
+    let _listener = UnixListener::bind(&other).unwrap();
+    fs::rename(&other, &path).unwrap();
+    assert_eq!(daemon.terminate().code(), Some(0));
+    UnixStream::connect(&path).unwrap();
 }
 
 #[test]
@@ -335,7 +362,7 @@ fn what_makes_no_sense_closes_that_connection_only() {
     }
     assert_eq!(daemon.metrics().get("postward_protocol_errors_total", &[]), 4.0);
     good.negotiate();
-    assert_eq!(daemon.log().lines().filter(|line| line.contains(" WARN ")).count(), 4, "{}", daemon.log());
+    wait_for("four warnings", || (daemon.log().matches(" WARN ").count() == 4).then_some(()));
 }
 
 // Pages
@@ -509,6 +536,70 @@ fn a_stranger_cannot_forge_a_line_of_json() {
     assert_eq!(refusal["queue_id"], HOSTILE);
     assert_eq!(refusal["helo"], format!("{HOSTILE}\u{fffd}\u{fffd}"));
     assert_eq!(refusal["login"], HOSTILE.to_lowercase());
+}
+
+/// With this standard error the daemon answers thousands of refusals and its probe, and ends when told to.
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "how long a real process takes is measured")]
+fn mail_does_not_wait_for_the_log(stderr: impl Into<Stdio>) {
+    let directory = TempDir::new("l");
+    let path = directory.path().join("s");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let rule = REFUSE_EVERYBODY.replace(" {queue_id}", "");
+    let config = format!(
+        "server.listen = \"unix:{}\"\nserver.max_sessions = 10\nhttp.listen = \"127.0.0.1:{port}\"\n{rule}",
+        path.display()
+    );
+    let config = directory.write("postward.toml", &config);
+    let mut program = Command::new(PROGRAM);
+    program.args(["serve", "--config"]).arg(config).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+    let child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+    // It holds our copy of standard error.
+    drop(program);
+    let mut child = Killed(child);
+    wait_for("the daemon to listen", || UnixStream::connect(&path).ok());
+    // One that makes no sense is warned of by another task.
+    let mut bad = Milter::connect(&format!("unix:{}", path.display()));
+    bad.stream.write_all(&[0, 0, 0, 0]).unwrap();
+    assert!(bad.is_closed());
+    let mut milter = Milter::connect(&format!("unix:{}", path.display()));
+    milter.negotiate();
+    milter.ask(b'C', b"mx\x004\x00\x19192.0.2.1\0");
+    milter.ask(b'M', b"<a@a.example>\0");
+    for _ in 0..5000 {
+        assert_eq!(milter.ask(b'R', b"<b@b.example>\0").0, b'y');
+    }
+    drop(milter);
+    let mut http = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    http.set_read_timeout(Some(PATIENCE)).unwrap();
+    http.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    http.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+    let told = std::time::Instant::now();
+    command("kill", &["-TERM", &child.0.id().to_string()]);
+    let status = wait_for("the daemon to end", || child.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    assert!(told.elapsed().as_secs() < 10);
+}
+
+#[test]
+fn mail_does_not_wait_for_a_full_disk() {
+    mail_does_not_wait_for_the_log(File::options().write(true).open("/dev/full").unwrap());
+}
+
+#[test]
+fn mail_does_not_wait_for_a_closed_log() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    mail_does_not_wait_for_the_log(writer);
+}
+
+#[test]
+fn mail_does_not_wait_for_a_log_that_nobody_reads() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    mail_does_not_wait_for_the_log(writer);
+    drop(reader);
 }
 
 // A milter client

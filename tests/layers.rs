@@ -17,7 +17,7 @@ use std::path::PathBuf;
 
 /// The modules of the crate, from top to bottom.
 const ROWS: [&[&str]; 7] =
-    [&["main", "args"], &["server"], &["lookup", "metrics"], &["session"], &["policy"], &["config"], BOTTOM];
+    [&["main", "args", "log"], &["server"], &["lookup", "metrics"], &["session"], &["policy"], &["config"], BOTTOM];
 
 /// Here `wire` may import `reply`, and that is all.
 const BOTTOM: &[&str] = &["facts", "reply", "wire"];

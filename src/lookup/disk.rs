@@ -1,13 +1,16 @@
 //! Free space of file systems, asked at most once a second.
 
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
+use tokio::sync::watch;
 
 use crate::facts::Answer;
 use crate::policy::Policy;
@@ -22,41 +25,119 @@ pub fn unusable_path(policy: &Policy) -> Option<(PathBuf, io::Error)> {
     asked.into_iter().find_map(|(path, answer)| Some((path.clone(), answer.err()?.into())))
 }
 
-/// The last answer for each path.
+/// The last question for each path. It may hang (a dead network file system), so it is asked on a thread of its own, and
+/// only one at a time: whoever comes meanwhile waits for the same answer.
 pub(super) struct DiskSpace {
-    known: Mutex<Vec<Option<(Duration, Answer)>>>,
+    asked: Mutex<Vec<Option<Asked>>>,
+    ask: Arc<Ask>,
+}
+
+type Ask = dyn Fn(&Path) -> Answer + Send + Sync;
+
+/// A question, and its answer once it is there.
+#[derive(Clone)]
+struct Asked {
+    at: Duration,
+    answer: watch::Receiver<Option<Answer>>,
 }
 
 impl DiskSpace {
     pub(super) fn new(paths: usize) -> Self {
-        Self { known: Mutex::new(vec![None; paths]) }
+        Self::with(paths, Arc::new(free_space))
     }
 
-    /// How much an unprivileged user can still write there. The question may hang (a dead network file system), so it is
-    /// asked on a thread of its own; whoever waits has a deadline.
+    fn with(paths: usize, ask: Arc<Ask>) -> Self {
+        Self { asked: Mutex::new(vec![None; paths]), ask }
+    }
+
+    /// How much an unprivileged user can still write there. Whoever waits has a deadline.
     pub(super) async fn free(&self, number: usize, path: &Path, now: Duration) -> Answer {
-        if let Some(answer) = self.fresh(number, now) {
-            return answer;
-        }
-        let owned = path.to_owned();
-        let asked = tokio::task::spawn_blocking(move || statvfs(&owned)).await;
-        let answer = match asked {
-            Ok(Ok(stat)) => Answer::Bytes(stat.blocks_available().saturating_mul(stat.fragment_size())),
-            Ok(Err(error)) => {
-                tracing::warn!(path = %path.display(), %error, "cannot ask for free disk space");
-                Answer::Failed
-            }
-            Err(_) => Answer::Failed,
+        let Some(mut answer) = self.answer(number, path, now) else {
+            return Answer::Failed;
         };
-        if let Some(slot) = self.known.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number) {
-            *slot = Some((now, answer));
-        }
-        answer
+        let answer = answer.wait_for(Option::is_some).await;
+        answer.ok().and_then(|answer| *answer).unwrap_or(Answer::Failed)
     }
 
-    fn fresh(&self, number: usize, now: Duration) -> Option<Answer> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, answer) = (*known.get(number)?)?;
-        (now.saturating_sub(at) < FRESH).then_some(answer)
+    /// The answer that is there or on its way; asks if there is none.
+    fn answer(&self, number: usize, path: &Path, now: Duration) -> Option<watch::Receiver<Option<Answer>>> {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = asked.get_mut(number)?;
+        if let Some(asked) = slot.as_ref().filter(|asked| asked.serves(now)) {
+            return Some(asked.answer.clone());
+        }
+        let (sender, answer) = watch::channel(None);
+        let (ask, path) = (Arc::clone(&self.ask), path.to_owned());
+        tokio::task::spawn_blocking(move || _ = sender.send(Some(ask(&path))));
+        *slot = Some(Asked { at: now, answer: answer.clone() });
+        Some(answer)
+    }
+}
+
+impl Asked {
+    /// Whether its answer is good at this time, or still to come.
+    fn serves(&self, now: Duration) -> bool {
+        match *self.answer.borrow() {
+            Some(_) => now.saturating_sub(self.at) < FRESH,
+            // Whoever should answer may have panicked.
+            None => self.answer.has_changed().is_ok(),
+        }
+    }
+}
+
+impl fmt::Debug for DiskSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskSpace").finish_non_exhaustive()
+    }
+}
+
+fn free_space(path: &Path) -> Answer {
+    match statvfs(path) {
+        Ok(stat) => Answer::Bytes(stat.blocks_available().saturating_mul(stat.fragment_size())),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "cannot ask for free disk space");
+            Answer::Failed
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_question_that_hangs_is_asked_once() {
+        let questions = Arc::new(AtomicUsize::new(0));
+        let (answers, answer) = mpsc::channel();
+        let (counted, answer) = (Arc::clone(&questions), Mutex::new(answer));
+        let ask = move |_: &Path| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            answer.lock().unwrap().recv().unwrap()
+        };
+        let disk = DiskSpace::with(1, Arc::new(ask));
+        let free = |now| disk.free(0, Path::new("/"), now);
+        // Each gives up at its deadline, however long ago the question was put.
+        for seconds in 0..50 {
+            let waiting = tokio::time::timeout(Duration::from_millis(1), free(NOW + Duration::from_secs(seconds)));
+            assert!(waiting.await.is_err());
+        }
+        answers.send(Answer::Bytes(1)).unwrap();
+        assert_eq!(free(NOW).await, Answer::Bytes(1));
+        assert_eq!(free(NOW).await, Answer::Bytes(1));
+        assert_eq!(questions.load(Ordering::Relaxed), 1);
+        answers.send(Answer::Bytes(2)).unwrap();
+        assert_eq!(free(NOW + FRESH).await, Answer::Bytes(2));
+        assert_eq!(questions.load(Ordering::Relaxed), 2);
+        // The thread that asks panics: its question is over.
+        drop(answers);
+        assert_eq!(free(NOW + 2 * FRESH).await, Answer::Failed);
+        assert_eq!(free(NOW + 2 * FRESH).await, Answer::Failed);
+        assert_eq!(questions.load(Ordering::Relaxed), 4);
     }
 }

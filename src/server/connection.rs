@@ -11,6 +11,7 @@ use std::time::Instant;
 use bytes::Buf as _;
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
+use tokio::sync::watch;
 
 use super::Context;
 use super::journal;
@@ -26,15 +27,21 @@ use crate::wire::Command;
 use crate::wire::Frame;
 use crate::wire::Response;
 
-/// How long an MTA may say nothing after connecting.
+/// How long after connecting an MTA may take to negotiate.
 const GREETING_TIME: Duration = Duration::from_secs(60);
 
-/// How long it may be silent later: an SMTP client may sit for Postfix's `smtpd_timeout` (300 s), and libmilter waits two
-/// hours.
+/// How long it may be silent in the middle of a frame.
+const FRAME_TIME: Duration = Duration::from_secs(60);
+
+/// How long it may be silent between frames: an SMTP client may sit for Postfix's `smtpd_timeout` (300 s), and libmilter
+/// waits two hours.
 const IDLE_TIME: Duration = Duration::from_secs(7210);
 
 /// How long it may leave our answer unread.
 const WRITE_TIME: Duration = Duration::from_secs(30);
+
+/// The longest frame taken from who has not negotiated; that of a negotiation is far shorter.
+const MAX_GREETING: usize = 64 << 10;
 
 /// The receive buffer of a connection that has nothing to say.
 const SMALL_BUFFER: usize = 4096;
@@ -49,6 +56,7 @@ pub(super) async fn drive<L: Lookup>(socket: Socket, peer: &str, session: Sessio
         context,
         input: BytesMut::with_capacity(SMALL_BUFFER),
         output: BytesMut::new(),
+        negotiated: false,
     };
     let ended = connection.run().await;
     if let Some(end) = connection.session.abandon() {
@@ -62,6 +70,10 @@ pub(super) async fn drive<L: Lookup>(socket: Socket, peer: &str, session: Sessio
         }
         Err(Ended::Io(error)) => tracing::debug!(session = %id, peer, %error, "lost"),
         Err(Ended::Silent) => tracing::warn!(session = %id, peer, "closing: silent for too long"),
+        Err(Ended::Stranger) => {
+            context.metrics.protocol_error();
+            tracing::warn!(session = %id, peer, "closing: this is no milter client, its first frame is too long");
+        }
     }
 }
 
@@ -72,6 +84,7 @@ struct Connection<'a, L> {
     context: &'a Context,
     input: BytesMut,
     output: BytesMut,
+    negotiated: bool,
 }
 
 /// Why a connection ended, if not by QUIT or end of file.
@@ -79,12 +92,13 @@ enum Ended {
     Io(io::Error),
     Protocol(ProtocolError),
     Silent,
+    Stranger,
 }
 
 impl<L: Lookup> Connection<'_, L> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut stopping = self.context.stopping.subscribe();
-        let mut patience = GREETING_TIME;
+        let greeting_ends = tokio::time::Instant::now() + GREETING_TIME;
         loop {
             let handled = self.handle_all().await;
             // Also what was answered before something that makes no sense.
@@ -93,15 +107,20 @@ impl<L: Lookup> Connection<'_, L> {
                 return Ok(());
             }
             self.make_room();
+            let patience = match (self.negotiated, self.input.is_empty()) {
+                (false, _) => greeting_ends,
+                (true, false) => tokio::time::Instant::now() + FRAME_TIME,
+                (true, true) => tokio::time::Instant::now() + IDLE_TIME,
+            };
             let at_rest = !self.session.has_message() && self.input.is_empty();
             let read = tokio::select! {
                 biased;
-                read = tokio::time::timeout(patience, self.socket.read(&mut self.input)) => read,
-                _ = stopping.wait_for(|stopping| *stopping), if at_rest => return Ok(()),
+                read = tokio::time::timeout_at(patience, self.socket.read(&mut self.input)) => read,
+                () = grace_ends(&mut stopping), if at_rest => return Ok(()),
             };
             match read {
                 Ok(Ok(0)) => return Ok(()),
-                Ok(Ok(_)) => patience = IDLE_TIME,
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => return Err(Ended::Io(error)),
                 Err(_elapsed) => return Err(Ended::Silent),
             }
@@ -114,6 +133,7 @@ impl<L: Lookup> Connection<'_, L> {
         let mut open = true;
         while open {
             let Some((frame, length)) = Frame::split(&input)? else {
+                self.check_greeting(&input)?;
                 break;
             };
             let command = Command::decode(frame)?;
@@ -122,6 +142,14 @@ impl<L: Lookup> Connection<'_, L> {
         }
         self.input = input;
         Ok(open)
+    }
+
+    /// Nobody makes us keep much before it is known to be an MTA.
+    fn check_greeting(&self, incomplete: &[u8]) -> Result<(), Ended> {
+        match incomplete.first_chunk::<4>().map(|prefix| u32::from_be_bytes(*prefix) as usize) {
+            Some(length) if !self.negotiated && length > MAX_GREETING => Err(Ended::Stranger),
+            _ => Ok(()),
+        }
     }
 
     async fn handle(&mut self, command: Command<'_>) -> Result<bool, Ended> {
@@ -161,6 +189,7 @@ impl<L: Lookup> Connection<'_, L> {
             Action::Continue => Response::Continue.encode(&mut self.output),
             Action::Decided(decision) => self.decided(&decision, started),
             Action::Negotiated(negotiation) => {
+                self.negotiated = true;
                 journal::negotiated(&self.session, &negotiation);
                 negotiation.encode(&mut self.output);
             }
@@ -217,6 +246,7 @@ impl fmt::Debug for Ended {
             Self::Io(error) => write!(f, "{error}"),
             Self::Protocol(error) => write!(f, "{error}"),
             Self::Silent => f.write_str("silent"),
+            Self::Stranger => f.write_str("stranger"),
         }
     }
 }
@@ -227,28 +257,31 @@ impl<E: Into<ProtocolError>> From<E> for Ended {
     }
 }
 
+/// Done when the server is to stop and sessions without a transaction are to end.
+async fn grace_ends(stopping: &mut watch::Receiver<Option<tokio::time::Instant>>) {
+    let end = stopping.wait_for(Option::is_some).await.map(|end| *end);
+    if let Ok(Some(end)) = end {
+        tokio::time::sleep_until(end).await;
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
 fn now() -> Instant {
     Instant::now()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicU64;
-    use std::sync::atomic::AtomicUsize;
 
     use tokio::io::AsyncReadExt as _;
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::UnixStream;
-    use tokio::sync::watch;
 
     use super::*;
     use crate::config::Config;
     use crate::config::Source;
     use crate::facts::Query;
-    use crate::lookup::Shared;
-    use crate::metrics::Metrics;
     use crate::policy::Policy;
     use crate::session::Transport;
 
@@ -274,21 +307,66 @@ mod tests {
         fn restart(&mut self) {}
     }
 
-    fn context(settings: &str) -> Context {
+    pub(in crate::server) fn context(settings: &str) -> Context {
         let text =
             format!("{settings}\n[[rule]]\nname = \"full\"\nwhen.disk_free = {{ path = \"/\", below = \"1 B\" }}");
         let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
-        let policy = Arc::new(Policy::compile(&config, &mut diagnostics).expect("the policy is fine"));
-        Context {
-            metrics: Metrics::new(Arc::clone(&policy)).unwrap(),
-            lookups: Shared::new(Arc::clone(&policy)),
-            deadline: config.server.deadline,
-            max_sessions: 1,
-            active: AtomicUsize::new(0),
-            next_session: AtomicU64::new(1),
-            stopping: watch::Sender::new(false),
-            policy,
+        let policy = Policy::compile(&config, &mut diagnostics).expect("the policy is fine");
+        Context::new(&config, policy).unwrap()
+    }
+
+    const NEGOTIATION: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff";
+
+    /// How many seconds a connection lasts on which this is said and no more.
+    async fn lasts(context: &Context, said: &[u8]) -> u64 {
+        let (mut mta, ours) = UnixStream::pair().unwrap();
+        let session = Session::new(Arc::clone(&context.policy), 1, Transport::Unix);
+        mta.write_all(said).await.unwrap();
+        let start = tokio::time::Instant::now();
+        drive(Socket::Unix(ours), "test", session, Broken::Hangs, context).await;
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_depends_on_what_is_owed() {
+        let context = context("");
+        let half = &NEGOTIATION[..6];
+        for (said, seconds) in [(&b""[..], 60), (half, 60), (NEGOTIATION, 7210), (&[NEGOTIATION, half].concat(), 60)] {
+            assert_eq!(lasts(&context, said).await, seconds, "{said:?}");
         }
+        // A byte now and then does not prolong the time to negotiate.
+        let (mut mta, ours) = UnixStream::pair().unwrap();
+        let session = Session::new(Arc::clone(&context.policy), 1, Transport::Unix);
+        let start = tokio::time::Instant::now();
+        let drip = async {
+            for byte in half.chunks(1) {
+                mta.write_all(byte).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(9)).await;
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = drive(Socket::Unix(ours), "test", session, Broken::Hangs, &context) => {}
+            () = drip => {}
+        }
+        assert_eq!(start.elapsed().as_secs(), 60);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_does_not_make_us_keep_much() {
+        let context = context("");
+        assert_eq!(lasts(&context, b"\0\x01\0\x01O").await, 0);
+        assert_eq!(lasts(&context, b"\0\x01\0\0O").await, 60);
+        assert_eq!(lasts(&context, &[NEGOTIATION, b"\0\x01\0\x01B"].concat()).await, 60);
+        assert!(context.metrics.encode().unwrap().contains("postward_protocol_errors_total 1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_about_to_begin_a_message_when_we_stop_has_a_while() {
+        let context = context("");
+        context.stop();
+        assert_eq!(lasts(&context, NEGOTIATION).await, 5);
+        assert_eq!(lasts(&context, NEGOTIATION).await, 0);
     }
 
     /// Negotiates, says MAIL twice with an ABORT between, and returns all that came back after the negotiation.
@@ -296,7 +374,7 @@ mod tests {
         let context = context(settings);
         let (mut mta, ours) = UnixStream::pair().unwrap();
         let session = Session::new(Arc::clone(&context.policy), 1, Transport::Unix);
-        mta.write_all(b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff").await.unwrap();
+        mta.write_all(NEGOTIATION).await.unwrap();
         mta.write_all(b"\0\0\0\x11Cmx\x004\0\x19192.0.2.1\0").await.unwrap();
         let mail = b"\0\0\0\x07M<a@b>\0";
         mta.write_all(mail).await.unwrap();

@@ -26,11 +26,14 @@ use super::ACCEPT_REST;
 use super::Context;
 use super::listener::BindError;
 
-/// More connections at once than any number of scrapers needs; further ones wait.
+/// More connections at once than any number of scrapers needs; further ones are closed.
 const MAX_CONNECTIONS: usize = 64;
 
 /// How long a client may take to send its request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
+
+/// How long a connection may last, whatever it does or does not do.
+const CONNECTION_TIME: Duration = Duration::from_secs(30);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const PROMETHEUS: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
@@ -58,17 +61,16 @@ impl Http {
     pub(super) async fn serve(self, context: Arc<Context>) {
         let mut connections = JoinSet::new();
         loop {
-            if connections.len() >= MAX_CONNECTIONS {
-                connections.join_next().await;
-            }
-            match self.listener.accept().await {
+            let accepted = self.listener.accept().await;
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok(_) if connections.len() >= MAX_CONNECTIONS => tracing::debug!("too many HTTP connections"),
                 Ok((stream, _)) => _ = connections.spawn(converse(stream, Arc::clone(&context))),
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept an HTTP connection; trying again");
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }
-            while connections.try_join_next().is_some() {}
         }
     }
 }
@@ -80,8 +82,10 @@ async fn converse(stream: TcpStream, context: Arc<Context>) {
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIME);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), answer).await {
-        tracing::debug!(%error, "HTTP connection lost");
+    match tokio::time::timeout(CONNECTION_TIME, http.serve_connection(TokioIo::new(stream), answer)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "HTTP connection lost"),
+        Err(_elapsed) => tracing::debug!("closing an HTTP connection: it lasted too long"),
     }
 }
 
@@ -100,7 +104,7 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Byte
             }
         }
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
-        "/readyz" if *context.stopping.borrow() => {
+        "/readyz" if context.stopping.borrow().is_some() => {
             response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "stopping\n".to_owned())
         }
         "/readyz" => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
@@ -113,4 +117,47 @@ fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Resp
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::super::connection::tests::context;
+    use super::*;
+
+    /// The status line of /healthz; empty if the connection is closed instead.
+    async fn health(address: SocketAddr) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = String::new();
+        // Closed with a request unread, it is reset.
+        _ = stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await;
+        _ = stream.read_to_string(&mut answer).await;
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// Asks for more pages than the sockets' buffers hold, and reads none.
+    async fn never_reads(address: SocketAddr) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let requests = b"GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n".repeat(10_000);
+        _ = tokio::time::timeout(Duration::from_millis(1), stream.write_all(&requests)).await;
+        stream
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_reads_does_not_keep_others_out_for_long() {
+        let http = Http::bind("127.0.0.1:0").await.unwrap();
+        let address = http.address();
+        let mut serving = JoinSet::new();
+        serving.spawn(http.serve(Arc::new(context(""))));
+        assert_eq!(health(address).await, "HTTP/1.0 200 OK");
+        let mut greedy = Vec::new();
+        for _ in 0..2 * MAX_CONNECTIONS {
+            greedy.push(never_reads(address).await);
+        }
+        assert_eq!(health(address).await, "", "above the maximum it is closed");
+        tokio::time::sleep(CONNECTION_TIME).await;
+        assert_eq!(health(address).await, "HTTP/1.0 200 OK");
+    }
 }

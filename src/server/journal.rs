@@ -106,14 +106,14 @@ impl Line<'_> {
 
 /// A warning that is not repeated more than once a second.
 #[derive(Debug, Default)]
-pub struct Limited {
+pub(super) struct Limited {
     last: Option<Instant>,
 }
 
 impl Limited {
     /// Warns, unless it did just now.
     #[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
-    pub fn warn(&mut self, message: &'static str) {
+    pub(super) fn warn(&mut self, message: &'static str) {
         let now = Instant::now();
         if self.last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1)) {
             self.last = Some(now);

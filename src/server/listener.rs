@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -22,8 +23,16 @@ pub(super) struct Listener {
     socket: Kind,
     /// As it really is, in Postfix's spelling.
     endpoint: Endpoint,
-    /// The path to remove at the end.
-    path: Option<PathBuf>,
+    /// The file to remove at the end.
+    file: Option<SocketFile>,
+}
+
+/// A socket's file, as it was made.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
 }
 
 #[derive(Debug)]
@@ -41,11 +50,11 @@ impl Listener {
                 let socket = TcpListener::bind((host.as_str(), *port)).await.map_err(error)?;
                 let address = socket.local_addr().map_err(error)?;
                 let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
-                Ok(Self { socket: Kind::Tcp(socket), endpoint, path: None })
+                Ok(Self { socket: Kind::Tcp(socket), endpoint, file: None })
             }
             Endpoint::Unix(path) => {
                 let socket = bind_unix(path, server)?;
-                Ok(Self { socket: Kind::Unix(socket), endpoint: endpoint.clone(), path: Some(path.clone()) })
+                Ok(Self { socket: Kind::Unix(socket), endpoint: endpoint.clone(), file: SocketFile::find(path).ok() })
             }
         }
     }
@@ -67,6 +76,18 @@ impl Listener {
     }
 }
 
+impl SocketFile {
+    fn find(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// Whether another has taken its place, such as that of a daemon that was started since.
+    fn is_replaced(&self) -> bool {
+        !Self::find(&self.path).is_ok_and(|found| (found.device, found.inode) == (self.device, self.inode))
+    }
+}
+
 impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.endpoint)
@@ -76,8 +97,10 @@ impl fmt::Display for Listener {
 impl Drop for Listener {
     /// Removes the socket's file, so that the MTA's connection is refused at once and not by a file that leads nowhere.
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            _ = fs::remove_file(path);
+        if let Some(file) = &self.file
+            && !file.is_replaced()
+        {
+            _ = fs::remove_file(&file.path);
         }
     }
 }
@@ -105,13 +128,13 @@ fn tcp(socket: std::net::TcpListener) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
-    Ok(Listener { socket: Kind::Tcp(TcpListener::from_std(socket)?), endpoint, path: None })
+    Ok(Listener { socket: Kind::Tcp(TcpListener::from_std(socket)?), endpoint, file: None })
 }
 
 fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     let path = socket.local_addr()?.as_pathname().unwrap_or_else(|| Path::new("unnamed")).to_owned();
-    Ok(Listener { socket: Kind::Unix(UnixListener::from_std(socket)?), endpoint: Endpoint::Unix(path), path: None })
+    Ok(Listener { socket: Kind::Unix(UnixListener::from_std(socket)?), endpoint: Endpoint::Unix(path), file: None })
 }
 
 fn bind_unix(path: &Path, server: &Server) -> Result<UnixListener, BindError> {

@@ -11,7 +11,6 @@ mod listener;
 mod load;
 mod socket;
 
-pub use journal::Limited;
 pub use listener::BindError;
 pub use load::Loaded;
 pub use load::check;
@@ -28,6 +27,7 @@ use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::lookup;
@@ -36,11 +36,16 @@ use crate::lookup::Shared;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::session::Session;
+use journal::Limited;
 use listener::Listener;
 use socket::Socket;
 
 /// How long open transactions may take to end after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long sessions without a transaction live on after SIGTERM: a client that is about to begin one is served, where the
+/// MTA would otherwise take its default action.
+const GRACE: Duration = Duration::from_secs(5);
 
 /// File descriptors for all but MTA connections: listeners, HTTP, logs.
 const OTHER_FILES: u64 = 128;
@@ -66,8 +71,8 @@ struct Context {
     active: AtomicUsize,
     /// The number of the next session; its start is the time, so that ids do not repeat after a restart.
     next_session: AtomicU64,
-    /// True once no new work is taken.
-    stopping: watch::Sender<bool>,
+    /// Once no new connections are taken: until when sessions without a transaction live on.
+    stopping: watch::Sender<Option<Instant>>,
 }
 
 impl Server {
@@ -80,8 +85,7 @@ impl Server {
         if let Some((path, error)) = lookup::unusable_path(&policy) {
             return Err(BindError::DiskFree { path, error });
         }
-        let policy = Arc::new(policy);
-        let metrics = Metrics::new(Arc::clone(&policy)).map_err(BindError::Metrics)?;
+        let context = Context::new(config, policy).map_err(BindError::Metrics)?;
         raise_open_files(config.server.max_sessions);
         let mut listeners = listener::inherited()?;
         if listeners.is_empty() {
@@ -92,16 +96,6 @@ impl Server {
         let http = match &config.http.listen {
             Some(listen) => Some(http::Http::bind(&listen.value).await?),
             None => None,
-        };
-        let context = Context {
-            lookups: Shared::new(Arc::clone(&policy)),
-            deadline: config.server.deadline,
-            max_sessions: config.server.max_sessions,
-            active: AtomicUsize::new(0),
-            next_session: AtomicU64::new(first_session()),
-            stopping: watch::Sender::new(false),
-            metrics,
-            policy,
         };
         Ok(Self { listeners, http, context: Arc::new(context) })
     }
@@ -118,7 +112,8 @@ impl Server {
     }
 
     /// Serves until `stop` is done; then no connection is taken any more, and open transactions have 30 seconds to end.
-    pub async fn run(self, stop: impl Future<Output = ()>) {
+    /// False if it stopped of itself, because a listener was lost to a bug.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
         let Self { listeners, http, context } = self;
         let mut accepting = JoinSet::new();
         for listener in listeners {
@@ -128,12 +123,38 @@ impl Server {
         if let Some(http) = http {
             serving_http.spawn(http.serve(Arc::clone(&context)));
         }
-        stop.await;
-        context.stopping.send_replace(true);
+        let stopped = tokio::select! {
+            () = stop => true,
+            Some(ended) = accepting.join_next() => lost(ended),
+            Some(ended) = serving_http.join_next() => lost(ended),
+        };
+        context.stop();
         while let Some(ended) = accepting.join_next().await {
             report(ended);
         }
         serving_http.shutdown().await;
+        stopped
+    }
+}
+
+impl Context {
+    fn new(config: &Config, policy: Policy) -> Result<Self, prometheus::Error> {
+        let policy = Arc::new(policy);
+        Ok(Self {
+            metrics: Metrics::new(Arc::clone(&policy))?,
+            lookups: Shared::new(Arc::clone(&policy)),
+            deadline: config.server.deadline,
+            max_sessions: config.server.max_sessions,
+            active: AtomicUsize::new(0),
+            next_session: AtomicU64::new(first_session()),
+            stopping: watch::Sender::new(None),
+            policy,
+        })
+    }
+
+    /// Takes no new work; sessions without a transaction have a while to begin one.
+    fn stop(&self) {
+        self.stopping.send_replace(Some(Instant::now() + GRACE));
     }
 }
 
@@ -145,7 +166,7 @@ async fn accept(mut listener: Listener, context: Arc<Context>) {
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = stopping.wait_for(|stopping| *stopping) => break,
+            _ = stopping.wait_for(Option::is_some) => break,
             Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
                 report(ended);
                 continue;
@@ -232,7 +253,14 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-/// Milliseconds since 1970 in the upper bits: a session takes far longer than the next restart to be numbered past them.
+/// A task that serves for ever has ended.
+fn lost(ended: Result<(), tokio::task::JoinError>) -> bool {
+    report(ended);
+    tracing::error!("a listener ended of itself; stopping, so that the service manager starts the daemon again");
+    false
+}
+
+/// Seconds since 1970 in the upper bits: a session takes far longer than the next restart to be numbered past them.
 #[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
 fn first_session() -> u64 {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
