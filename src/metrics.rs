@@ -21,6 +21,7 @@ use prometheus::process_collector::ProcessCollector;
 
 use crate::config::Mode;
 use crate::facts::Stage;
+use crate::policy::Failure;
 use crate::policy::Match;
 use crate::policy::Policy;
 use crate::reply::Status;
@@ -67,7 +68,7 @@ impl Metrics {
             Opts::new("postward_replies_total", "SMTP replies that refused something, as the client was told"),
             &["stage", "code", "enhanced_code", "mode"],
         )?;
-        for (stage, status, mode) in policy.replies().chain(own_replies()) {
+        for (stage, status, mode) in policy.replies().chain(own_replies(policy.mode())) {
             replies.with_label_values(&reply_labels(stage, status, mode).each_ref().map(String::as_str));
         }
         let matches = IntCounterVec::new(
@@ -228,11 +229,21 @@ impl Metrics {
 }
 
 /// What we may say without a rule: that we failed, and that there are more recipients than we keep.
-fn own_replies() -> impl Iterator<Item = (Stage, Status, Mode)> {
+/// What is held back at RCPT is said at the end of the message; where the policy is only watched, all is counted as such.
+fn own_replies(policy: Mode) -> impl Iterator<Item = (Stage, Status, Mode)> {
     let failed = Policy::internal_error().status();
     let stages = [Stage::Mail, Stage::Rcpt, Stage::Data, Stage::EndOfMessage];
-    let failures = stages.map(|stage| (stage, failed, Mode::Enforce));
-    failures.into_iter().chain([(Stage::Rcpt, Policy::too_many_recipients().status(), Mode::Enforce)])
+    let failures = stages.map(|stage| (stage, failed));
+    let stages = [Stage::Mail, Stage::Rcpt, Stage::EndOfMessage];
+    let malformed = [Failure::Sender, Failure::Recipient].into_iter().filter_map(Policy::malformed);
+    let malformed = malformed.flat_map(move |reply| stages.map(|stage| (stage, reply.status())));
+    let too_many = Policy::too_many_recipients().status();
+    let too_many = [Stage::Rcpt, Stage::EndOfMessage].map(|stage| (stage, too_many));
+    let replies = failures.into_iter().chain(malformed).chain(too_many);
+    replies.flat_map(move |(stage, status)| {
+        let watched = (policy == Mode::Monitor).then_some((stage, status, Mode::Monitor));
+        std::iter::once((stage, status, Mode::Enforce)).chain(watched)
+    })
 }
 
 fn reply_labels(stage: Stage, status: Status, mode: Mode) -> [String; 4] {
@@ -255,4 +266,43 @@ fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, promet
 fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::Source;
+
+    fn exposition(text: &str) -> String {
+        let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text: text.to_owned() }]);
+        let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
+        Metrics::new(Arc::new(policy)).unwrap().encode().unwrap()
+    }
+
+    fn has(exposition: &str, (stage, code, enhanced, mode): (&str, u16, &str, &str)) -> bool {
+        let labels = format!("code=\"{code}\",enhanced_code=\"{enhanced}\",mode=\"{mode}\",stage=\"{stage}\"");
+        exposition.contains(&format!("postward_replies_total{{{labels}}} 0"))
+    }
+
+    const RULE: &str = "[[rule]]\nname = \"closed\"\nwhen.recipient = \"c@x.example\"\nreply = \"550 5.2.1 No\"\n";
+
+    #[test]
+    fn what_is_held_back_at_rcpt_has_its_series_at_the_end() {
+        let exposition = exposition(RULE);
+        for stage in ["rcpt", "end-of-message"] {
+            assert!(has(&exposition, (stage, 550, "5.2.1", "enforce")), "{stage}\n{exposition}");
+            assert!(has(&exposition, (stage, 452, "4.5.3", "enforce")), "{stage}\n{exposition}");
+        }
+        assert!(!exposition.contains("mode=\"monitor\""), "nothing is watched\n{exposition}");
+    }
+
+    #[test]
+    fn our_own_replies_are_watched_with_the_policy() {
+        let exposition = exposition(&format!("[policy]\nmode = \"monitor\"\n{RULE}"));
+        for stage in ["mail", "rcpt", "data", "end-of-message"] {
+            assert!(has(&exposition, (stage, 451, "4.3.0", "monitor")), "{stage}\n{exposition}");
+        }
+        assert!(has(&exposition, ("rcpt", 452, "4.5.3", "monitor")), "{exposition}");
+    }
 }

@@ -4,6 +4,7 @@
 
 mod address;
 mod decision_id;
+mod mailbox;
 mod query;
 mod stage;
 

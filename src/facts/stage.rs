@@ -181,9 +181,8 @@ impl Fact {
             }
             Self::Listener => "the MTA's name for the port",
             Self::Login => "a login, or `@list` with `logins`",
-            Self::OverQuota => "`@list` with `addresses` or `domains`",
             Self::Port => "a port number",
-            Self::Recipient => {
+            Self::OverQuota | Self::Recipient => {
                 "an address, a domain, everything below one (`.b.example`), or `@list` with `addresses` or `domains`"
             }
             Self::Recipients => "a comparison (`\"> 100\"`)",
@@ -211,11 +210,17 @@ impl Fact {
                 "`{daemon_name}`: Sendmail's `Name=`; Postfix sends its host name, or `milter_macro_daemon_name`"
             }
             Self::Login => "the name used with AUTH (`{auth_authen}`), compared without case",
-            Self::OverQuota => "whether the recipient stands in a list of full mailboxes",
+            Self::OverQuota => {
+                "whether the recipient is one of these full mailboxes, compared like `recipient`: `bob@…` does not cover `bob+tag@…`"
+            }
             Self::Port => "the port of the MTA that the client connected to (`{daemon_port}`)",
-            Self::Recipient => "the address in RCPT, without brackets and source route, compared without case",
+            Self::Recipient => {
+                "the address in RCPT, without brackets and source route, compared without case; `bob@…` does not cover `bob+tag@…`"
+            }
             Self::Recipients => "how many recipients this message has: those accepted and the one being judged",
-            Self::Sender => "the address in MAIL, without brackets and source route, compared without case",
+            Self::Sender => {
+                "the address in MAIL as the MTA understands it: without comments, source route and needless quotes, compared without case"
+            }
             Self::SenderDomain => "the domain of the sender",
             Self::SenderLoginMismatch => {
                 "whether the login may not use this sender: the sender does not stand behind it in the list. A login that is not in the list may use none; everybody may use the null sender; it never holds without AUTH"

@@ -43,9 +43,30 @@ pub(crate) enum Truth {
     /// Somebody has to be asked first.
     Depends(Query),
     /// It cannot be known.
-    Failed,
+    Failed(Failure),
     No,
     Yes,
+}
+
+/// Why a rule cannot be judged.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// A look-up failed.
+    LookUp,
+    /// It asks about a recipient whose address is malformed.
+    Recipient,
+    /// It asks about a sender whose address is malformed.
+    Sender,
+}
+
+/// Whether the sender is one that nobody can be sure of.
+pub(crate) fn malformed_sender(facts: &Facts<'_>) -> Option<Failure> {
+    facts.message.is_some_and(|message| message.sender.is_malformed()).then_some(Failure::Sender)
+}
+
+/// Whether the recipient is one that nobody can be sure of.
+pub(crate) fn malformed_recipient(facts: &Facts<'_>) -> Option<Failure> {
+    facts.recipient.is_some_and(|recipient| recipient.address.is_malformed()).then_some(Failure::Recipient)
 }
 
 /// What a condition is judged by.
@@ -65,7 +86,7 @@ impl Condition {
             Self::Not(part) => match part.evaluate(evidence, &mut None) {
                 Truth::No => Truth::Yes,
                 Truth::Yes => Truth::No,
-                open @ (Truth::Depends(_) | Truth::Failed) => open,
+                open @ (Truth::Depends(_) | Truth::Failed(_)) => open,
             },
             Self::Question(question) => question.evaluate(evidence, hit),
         }
@@ -89,17 +110,39 @@ fn strongest(parts: &[Condition], evidence: &Evidence<'_>, hit: &mut Option<Hit>
             truth if truth == *settles => return truth,
             Truth::No | Truth::Yes => {}
             open @ Truth::Depends(_) if !matches!(result, Truth::Depends(_)) => result = open,
-            Truth::Failed if !matches!(result, Truth::Depends(_)) => result = Truth::Failed,
-            Truth::Depends(_) | Truth::Failed => {}
+            failed @ Truth::Failed(_) if !matches!(result, Truth::Depends(_)) => result = failed,
+            Truth::Depends(_) | Truth::Failed(_) => {}
         }
     }
     result
 }
 
 impl Question {
+    /// Whether it asks about an address that is malformed: be it to refuse or to exempt, it could be deceived.
+    fn malformed(&self, facts: &Facts<'_>) -> Option<Failure> {
+        match self {
+            Self::OverQuota(_) | Self::Recipient(_) => malformed_recipient(facts),
+            Self::Sender(_) | Self::SenderDomain(_) | Self::SenderLoginMismatch(_) => malformed_sender(facts),
+            Self::Authenticated(_)
+            | Self::Client(_)
+            | Self::ClientName(_)
+            | Self::DiskFree { .. }
+            | Self::Helo(_)
+            | Self::Listener(_)
+            | Self::Login(_)
+            | Self::Port(_)
+            | Self::Recipients(_)
+            | Self::Size(_)
+            | Self::Tls(_) => None,
+        }
+    }
+
     /// A fact that is not known makes no question about it hold.
     fn evaluate(&self, evidence: &Evidence<'_>, hit: &mut Option<Hit>) -> Truth {
         let Evidence { facts, lists, answers } = evidence;
+        if let Some(failure) = self.malformed(facts) {
+            return Truth::Failed(failure);
+        }
         let Facts { connection, message, recipient } = *facts;
         let in_lists = |indices: &[usize], find: &dyn Fn(&List) -> Option<usize>, hit: &mut Option<Hit>| {
             let found = indices.iter().find_map(|&list| Some(Hit { list, entry: find(lists.get(list)?)? }));
@@ -167,6 +210,6 @@ fn disk_free(path: usize, below: u64, answers: &[(Query, Answer)]) -> Truth {
         None => Truth::Depends(query),
         Some((_, Answer::Bytes(free))) if *free < below => Truth::Yes,
         Some((_, Answer::Bytes(_))) => Truth::No,
-        Some((_, Answer::Exceeded(_) | Answer::Failed | Answer::Within)) => Truth::Failed,
+        Some((_, Answer::Exceeded(_) | Answer::Failed | Answer::Within)) => Truth::Failed(Failure::LookUp),
     }
 }

@@ -39,6 +39,12 @@ pub(crate) const INTERNAL_ERROR: Default =
 pub(crate) const TOO_MANY_RECIPIENTS: Default =
     default(Class::Transient, 52, 5, 3, "Too many recipients in one message");
 
+/// A sender that two programs may read differently, where a rule asks who it is.
+pub(crate) const MALFORMED_SENDER: Default = default(Class::Permanent, 1, 1, 7, "Bad sender address syntax");
+
+/// A recipient that two programs may read differently, where a rule asks who it is.
+pub(crate) const MALFORMED_RECIPIENT: Default = default(Class::Permanent, 1, 1, 3, "Bad recipient address syntax");
+
 const AUTHENTICATION_REQUIRED: Default = default(Class::Permanent, 30, 7, 0, "Authentication required");
 const TLS_REQUIRED: Default = default(Class::Permanent, 30, 7, 0, "Must issue a STARTTLS command first");
 const DISK_FULL: Default = default(Class::Transient, 52, 3, 1, "Insufficient system storage, try again later");

@@ -7,8 +7,10 @@ use std::collections::HashSet;
 
 use smallvec::SmallVec;
 
+use super::MAX_SESSION_KEYS;
 use super::Policy;
 use super::condition::Evidence;
+use super::condition::Failure;
 use super::condition::Truth;
 use super::list::Hit;
 use super::plan::Outcome;
@@ -33,11 +35,16 @@ use crate::reply::printable;
 /// The longest value of an added header field, in characters: one line of RFC 5322 §2.1.1, with room for its name.
 const MAX_HEADER_VALUE: usize = 900;
 
+/// The most header fields that are added to one message; where `{recipient}` in one makes more, the rest is left out.
+const MAX_ADDED_HEADERS: usize = 100;
+
 /// What of the policy's judgement lasts as long as the SMTP session.
 #[derive(Debug, Default)]
 pub struct SessionStanding {
     /// What was counted for this connection, so that it is counted once.
     counted: Vec<(Hold, Answer)>,
+    /// In monitor mode: the client would have been sent away, so nothing more is judged.
+    settled: bool,
 }
 
 /// What a message has come to.
@@ -46,6 +53,8 @@ pub struct MessageStanding {
     exempt: Exemption,
     recipients: Vec<RecipientStanding>,
     headers: Vec<AddedHeader>,
+    /// The rules that are only watched and have held for all of it.
+    watched: Vec<usize>,
 }
 
 /// An accepted recipient.
@@ -53,6 +62,8 @@ pub struct MessageStanding {
 struct RecipientStanding {
     recipient: Recipient,
     exempt: Exemption,
+    /// The rules that are only watched and have held for it.
+    watched: Vec<usize>,
 }
 
 /// The rule that exempts from all rules below it.
@@ -113,16 +124,43 @@ pub enum Judgement {
     },
 }
 
+impl SessionStanding {
+    /// In monitor mode: the client would have been sent away.
+    pub const fn settle(&mut self) {
+        self.settled = true;
+    }
+
+    /// Whether nothing more is to be judged in this session.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Of more than [`MAX_SESSION_KEYS`] keys of one counter the oldest is forgotten: it would be counted again. That is
+    /// for each counter, so that a client that goes on changing one key (its EHLO name) drives out no other.
+    fn remember(&mut self, hold: Hold, answer: Answer) {
+        let same = |(before, _): &(Hold, Answer)| before.counter == hold.counter;
+        if self.counted.iter().filter(|before| same(before)).count() >= MAX_SESSION_KEYS
+            && let Some(oldest) = self.counted.iter().position(same)
+        {
+            self.counted.remove(oldest);
+        }
+        self.counted.push((hold, answer));
+    }
+}
+
 impl MessageStanding {
     /// Keeps a recipient that nothing refused, with what the walk found out about it.
     pub fn add_recipient(&mut self, recipient: Recipient, walk: &mut Walk) {
-        self.recipients.push(RecipientStanding { recipient, exempt: walk.exempt });
+        let watched = std::mem::take(&mut walk.watched);
+        self.recipients.push(RecipientStanding { recipient, exempt: walk.exempt, watched });
         self.keep_headers(walk);
     }
 
     /// Keeps what a walk found out about the whole message.
     pub fn keep(&mut self, walk: &mut Walk) {
         self.exempt = self.exempt.or_above(walk.exempt);
+        self.watched.append(&mut walk.watched);
         self.keep_headers(walk);
     }
 
@@ -174,13 +212,8 @@ impl MessageStanding {
         discarded
     }
 
-    /// A header field that several recipients ask for is added once.
     fn keep_headers(&mut self, walk: &mut Walk) {
-        for header in walk.headers.drain(..) {
-            if !self.headers.contains(&header) {
-                self.headers.push(header);
-            }
-        }
+        walk.headers.drain(..).for_each(|header| keep_header(&mut self.headers, header));
     }
 }
 
@@ -201,6 +234,8 @@ pub struct Walk {
     /// What the tests of this walk have exempted; at the end of the message it is with the recipients.
     exempt: Exemption,
     headers: Vec<AddedHeader>,
+    /// Up to RCPT, the rules that are only watched and held; later they are with the message and its recipients.
+    watched: Vec<usize>,
     /// The rules that held.
     matches: Vec<Match>,
 }
@@ -218,6 +253,7 @@ impl Walk {
             answers: SmallVec::new_const(),
             exempt: Exemption { by: None },
             headers: Vec::new(),
+            watched: Vec::new(),
             matches: Vec::new(),
         }
     }
@@ -261,7 +297,7 @@ impl Walk {
         if let Query::Hold(hold) = &query
             && hold.scope != crate::facts::Scope::Message
         {
-            session.counted.push((hold.clone(), answer));
+            session.remember(hold.clone(), answer);
         }
         self.answers.push((query, answer));
     }
@@ -292,6 +328,8 @@ pub enum Step {
     Failed {
         /// Which.
         rule: usize,
+        /// Why.
+        failure: Failure,
     },
     /// Nothing refuses.
     Passed,
@@ -371,16 +409,20 @@ impl Policy {
             let mut hit = None;
             match self.hold(test, walk, facts, session, &mut hit) {
                 Held::Ask(query) => return Step::Ask(query),
-                Held::Failed => return Step::Failed { rule: test.rule },
+                Held::Failed(failure) => return Step::Failed { rule: test.rule, failure },
                 Held::No => {}
                 Held::Yes(exceeded) => {
                     let subject = self.subject(test, walk.id, facts, hit, exceeded);
-                    if test.purpose == Purpose::Decide {
-                        walk.matches.push(self.matched(test, &subject));
+                    let matched = (test.purpose == Purpose::Decide).then(|| self.matched(test, &subject));
+                    let effect = self.effect(test, &subject);
+                    if let Some(matched) = matched
+                        && (!self.is_watched(test.rule) || holds_first(test, walk, message))
+                    {
+                        walk.matches.push(matched);
                     }
-                    match self.effect(test, &subject) {
+                    match effect {
                         Effect::Exempt(exemption) => exempt(exemption, test, walk, message),
-                        Effect::Header(header) => walk.headers.push(header),
+                        Effect::Header(header) => keep_header(&mut walk.headers, header),
                         Effect::None => {}
                         Effect::Refuse(refusal) => return Step::Refused(refusal),
                     }
@@ -404,12 +446,15 @@ impl Policy {
         match test.condition.evaluate(&evidence, hit) {
             Truth::No => return Held::No,
             Truth::Depends(query) => return Held::Ask(query),
-            Truth::Failed => return Held::Failed,
+            Truth::Failed(failure) => return Held::Failed(failure),
             Truth::Yes => {}
         }
         let Some(limit) = &test.limit else {
             return Held::Yes(None);
         };
+        if let Some(failure) = limit.malformed(&facts) {
+            return Held::Failed(failure);
+        }
         let Some(hold) = limit.hold(&facts) else {
             return Held::No;
         };
@@ -420,7 +465,7 @@ impl Policy {
             None => Held::Ask(query),
             Some(Answer::Exceeded(exceeded)) => Held::Yes(Some(exceeded)),
             Some(Answer::Within) => Held::No,
-            Some(Answer::Bytes(_) | Answer::Failed) => Held::Failed,
+            Some(Answer::Bytes(_) | Answer::Failed) => Held::Failed(Failure::LookUp),
         }
     }
 
@@ -496,7 +541,7 @@ enum Effect {
 /// Whether a test holds.
 enum Held {
     Ask(Query),
-    Failed,
+    Failed(Failure),
     No,
     /// It holds; for a limit, how it was passed.
     Yes(Option<Exceeded>),
@@ -530,6 +575,41 @@ fn next_subject<'a>(
     if nobody_left { None } else { Some(None) }
 }
 
+/// Whether a rule that is only watched holds for the first time. Enforced, it would have refused the message, or the
+/// recipient, and never have been judged for it again: by the true size, say, after the declared one.
+fn holds_first(test: &Test, walk: &mut Walk, message: &mut MessageStanding) -> bool {
+    let rule = test.rule;
+    if message.watched.contains(&rule) {
+        return false;
+    }
+    if walk.stage <= Stage::Rcpt {
+        return note(&mut walk.watched, rule);
+    }
+    if judged_for_each(test, walk.stage) {
+        return message.recipients.get_mut(walk.recipient).is_some_and(|standing| note(&mut standing.watched, rule));
+    }
+    let is_told = |standing: &RecipientStanding| standing.exempt.covers(rule) || standing.watched.contains(&rule);
+    let all_told = !message.recipients.is_empty() && message.recipients.iter().all(is_told);
+    message.watched.push(rule);
+    !all_told
+}
+
+/// Notes a rule; false when it was.
+fn note(rules: &mut Vec<usize>, rule: usize) -> bool {
+    let is_new = !rules.contains(&rule);
+    if is_new {
+        rules.push(rule);
+    }
+    is_new
+}
+
+/// A header field that several recipients ask for is added once, and what is above [`MAX_ADDED_HEADERS`] is left out.
+fn keep_header(headers: &mut Vec<AddedHeader>, header: AddedHeader) {
+    if headers.len() < MAX_ADDED_HEADERS && !headers.contains(&header) {
+        headers.push(header);
+    }
+}
+
 fn exempt(exemption: Exemption, test: &Test, walk: &mut Walk, message: &mut MessageStanding) {
     if walk.stage <= Stage::Rcpt {
         walk.exempt = exemption.or_above(walk.exempt);
@@ -539,5 +619,43 @@ fn exempt(exemption: Exemption, test: &Test, walk: &mut Walk, message: &mut Mess
         }
     } else {
         message.exempt = message.exempt.or_above(exemption);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Amount;
+    use crate::facts::Key;
+    use crate::facts::Scope;
+
+    #[test]
+    fn of_many_keys_in_one_session_the_oldest_of_the_same_counter_is_forgotten() {
+        let mut session = SessionStanding::default();
+        let hold = |counter, name: usize| Hold {
+            counter,
+            key: Key::from_slice(&name.to_be_bytes()),
+            amount: Amount::Add(1),
+            scope: Scope::Connection,
+        };
+        session.remember(hold(0, 0), Answer::Within);
+        for name in 0..10 * MAX_SESSION_KEYS {
+            session.remember(hold(1, name), Answer::Within);
+        }
+        assert_eq!(session.counted.len(), 1 + MAX_SESSION_KEYS);
+        assert!(session.counted.contains(&(hold(0, 0), Answer::Within)), "another counter's");
+        assert!(!session.counted.contains(&(hold(1, 0), Answer::Within)), "the oldest");
+        assert!(session.counted.contains(&(hold(1, 10 * MAX_SESSION_KEYS - 1), Answer::Within)), "the latest");
+    }
+
+    #[test]
+    fn no_more_header_fields_are_added_than_fit() {
+        let mut headers = Vec::new();
+        for number in 0..10_000 {
+            let header = AddedHeader { name: "X-For".to_owned(), value: (number / 2).to_string() };
+            keep_header(&mut headers, header);
+        }
+        assert_eq!(headers.len(), MAX_ADDED_HEADERS);
+        assert_eq!(headers.last().map(|header| header.value.as_str()), Some("99"));
     }
 }

@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+use super::condition::Failure;
+use super::condition::malformed_recipient;
+use super::condition::malformed_sender;
 use crate::config::KeyPart;
 use crate::config::Rate;
 use crate::config::Size;
@@ -113,10 +116,19 @@ impl Limit {
         Some(Hold { counter: self.counter, key: self.key(facts)?, amount, scope: self.measure.scope() })
     }
 
+    /// Whether its key has an address that is malformed: each way to write it would have a budget of its own.
+    pub(crate) fn malformed(&self, facts: &Facts<'_>) -> Option<Failure> {
+        self.key.iter().find_map(|part| match part {
+            KeyPart::Recipient | KeyPart::RecipientDomain => malformed_recipient(facts),
+            KeyPart::Sender | KeyPart::SenderDomain => malformed_sender(facts),
+            KeyPart::Client { .. } | KeyPart::Helo | KeyPart::Listener | KeyPart::Login => None,
+        })
+    }
+
     fn key(&self, facts: &Facts<'_>) -> Option<Key> {
         let mut key = Key::new();
-        for part in &self.key {
-            if !key.is_empty() {
+        for (index, part) in self.key.iter().enumerate() {
+            if index > 0 {
                 key.push(0);
             }
             push(&mut key, *part, facts)?;
@@ -174,6 +186,7 @@ fn push_network(key: &mut Key, address: IpAddr, v4: u8, v6: u8) {
 mod tests {
     use super::*;
     use crate::facts::Connection;
+    use crate::facts::Name;
 
     fn key(address: &str, v4: u8, v6: u8) -> Key {
         let connection = Connection { client: Some(address.parse().unwrap()), ..Connection::default() };
@@ -188,6 +201,22 @@ mod tests {
         assert_eq!(key("2001:db8::1", 32, 64), key("2001:db8::ffff:1", 32, 64));
         assert_ne!(key("2001:db8:0:1::1", 32, 64), key("2001:db8:0:2::1", 32, 64));
         assert_ne!(key("2001:db8::1", 32, 128), key("2001:db8::2", 32, 128));
+    }
+
+    /// A part may be empty, and must not give its place to the next one.
+    #[test]
+    fn an_empty_part_keeps_its_place() {
+        let key = |listener: &str, helo: &[u8]| {
+            let connection = Connection {
+                listener: Some(listener.into()),
+                helo: Some(Name::of_host(helo)),
+                ..Connection::default()
+            };
+            let key = vec![KeyPart::Listener, KeyPart::Helo];
+            let limit = Limit { counter: 0, measure: Measure::Connections, key };
+            limit.hold(&Facts { connection: &connection, message: None, recipient: None }).unwrap().key
+        };
+        assert_ne!(key("", b"x"), key("x", b""));
     }
 
     /// cbpolicyd's trap: everybody without a login in one bucket.

@@ -16,6 +16,7 @@ mod plan;
 mod replies;
 mod text;
 
+pub use condition::Failure;
 pub(crate) use judge::Case;
 pub use judge::Judgement;
 pub use judge::Match;
@@ -46,6 +47,10 @@ use plan::Plan;
 /// The most recipients of one message that are kept; the next one is refused with 452 4.5.3. RFC 5321 §4.5.3.1.8 asks
 /// for at least 100, Postfix stops at 1000 by default.
 pub const MAX_RECIPIENTS: usize = 10_000;
+
+/// The most keys of one counter of connections that a session remembers and holds; a client makes more of them by one
+/// EHLO name, or one sender, after another. The oldest gives way.
+pub const MAX_SESSION_KEYS: usize = 64;
 
 /// A policy in force.
 #[derive(Debug)]
@@ -121,6 +126,17 @@ impl Policy {
         Reply::new(defaults::INTERNAL_ERROR.status, defaults::INTERNAL_ERROR.text)
     }
 
+    /// The reply to an address that is malformed; `None` for what is no fault of the client.
+    #[must_use]
+    pub fn malformed(failure: Failure) -> Option<Reply> {
+        let default = match failure {
+            Failure::LookUp => return None,
+            Failure::Recipient => defaults::MALFORMED_RECIPIENT,
+            Failure::Sender => defaults::MALFORMED_SENDER,
+        };
+        Some(Reply::new(default.status, default.text))
+    }
+
     /// The reply to one recipient more than [`MAX_RECIPIENTS`].
     #[must_use]
     pub fn too_many_recipients() -> Reply {
@@ -131,9 +147,13 @@ impl Policy {
     pub fn replies(&self) -> impl Iterator<Item = (Stage, Status, Mode)> {
         let tests =
             Stage::ALL.into_iter().zip(&self.plans).flat_map(|(stage, plan)| plan.iter().map(move |t| (stage, t)));
-        tests.filter_map(|(stage, test)| match &test.outcome {
+        let refusals = tests.filter_map(|(stage, test)| match &test.outcome {
             Outcome::Refuse(refuse) => Some((stage, refuse.status, self.mode_of(test.rule))),
             Outcome::Accept | Outcome::AddHeader(_) | Outcome::Discard | Outcome::Quarantine => None,
+        });
+        refusals.flat_map(|(stage, status, mode)| {
+            let at_end = is_spoken_at_end(stage, mode).then_some((Stage::EndOfMessage, status, mode));
+            std::iter::once((stage, status, mode)).chain(at_end)
         })
     }
 
@@ -166,5 +186,16 @@ impl Policy {
 
     fn plan(&self, stage: Stage) -> &[plan::Test] {
         self.plans.get(stage as usize).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Whether what is found at an earlier stage may be spoken at the end of the message: at RCPT, what local submission is
+/// not told there; the plan of DATA, where the MTA never showed DATA.
+const fn is_spoken_at_end(stage: Stage, mode: Mode) -> bool {
+    match stage {
+        Stage::Rcpt => matches!(mode, Mode::Enforce),
+        Stage::Data => true,
+        Stage::Connect | Stage::Helo | Stage::Mail => false,
+        Stage::Header | Stage::EndOfHeaders | Stage::Body | Stage::EndOfMessage => false,
     }
 }

@@ -24,8 +24,11 @@ use crate::wire::Steps;
 impl Session {
     pub(super) fn judge(&mut self, stage: Stage) -> Action {
         let walk = Walk::new(stage, self.id);
+        if self.standing.is_settled() {
+            self.settle();
+        }
         let is_settled = self.transaction.as_ref().is_some_and(|transaction| transaction.is_settled(stage));
-        if is_settled || !self.policy.judges(stage) {
+        if is_settled || self.standing.is_settled() || !self.policy.judges(stage) {
             return self.pass(walk);
         }
         self.walk_on(walk)
@@ -44,9 +47,14 @@ impl Session {
                     self.walk = Some(walk);
                     return Action::Ask(query);
                 }
-                Step::Failed { .. } if self.policy.on_error() == OnError::Accept => walk.skip(),
-                Step::Failed { rule } => {
-                    return self.refuse(walk, Refusal { rule: Some(rule), reply: Policy::internal_error() });
+                Step::Failed { rule, failure } => {
+                    let malformed = Policy::malformed(failure);
+                    if malformed.is_none() && self.policy.on_error() == OnError::Accept {
+                        walk.skip();
+                        continue;
+                    }
+                    let reply = malformed.unwrap_or_else(Policy::internal_error);
+                    return self.refuse(walk, Refusal { rule: Some(rule), reply });
                 }
                 Step::Passed => return self.pass(walk),
                 Step::Refused(refusal) => return self.refuse(walk, refusal),
@@ -154,7 +162,8 @@ impl Session {
         }
     }
 
-    /// In monitor mode the message passes, and counts as one that was refused: nothing later is judged.
+    /// In monitor mode the message passes, and counts as one that was refused: nothing later is judged. Before MAIL that
+    /// is the whole session, for the client would have been sent away.
     fn watch(&mut self, decision: &mut Decision, refusal: Refusal) {
         decision.mode = Mode::Monitor;
         decision.watched = Some(refusal.reply);
@@ -164,7 +173,8 @@ impl Session {
                 self.finished = self.transaction.take();
                 decision.accept(None);
             }
-            Stage::Connect | Stage::Helo | Stage::Mail | Stage::Data => self.settle(),
+            Stage::Connect | Stage::Helo => self.standing.settle(),
+            Stage::Mail | Stage::Data => self.settle(),
             Stage::Header | Stage::EndOfHeaders | Stage::Body => {}
         }
     }

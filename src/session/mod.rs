@@ -65,6 +65,8 @@ pub struct Session {
     standing: SessionStanding,
     /// Macros of MAIL that came before MAIL itself; each packet is a full statement.
     mail_macros: Message,
+    /// How the MTA reads the address of the MAIL or RCPT that follows.
+    read_by_mta: Vec<u8>,
     transaction: Option<Transaction>,
     /// The transaction that ended with the last command, for the log.
     finished: Option<Transaction>,
@@ -125,6 +127,7 @@ impl Session {
             connection: Connection::default(),
             standing: SessionStanding::default(),
             mail_macros: Message::default(),
+            read_by_mta: Vec::new(),
             transaction: None,
             finished: None,
             walk: None,
@@ -261,6 +264,7 @@ impl Session {
     }
 
     fn keep_macros(&mut self, macros: Macros<'_>) {
+        self.read_by_mta.clear();
         if macros.command == b'M' {
             self.mail_macros = Message::default();
         }
@@ -275,6 +279,7 @@ impl Session {
                     self.mail_macros.authenticated = true;
                     self.mail_macros.login = Some(String::from_utf8_lossy(value).to_lowercase().into());
                 }
+                (b'M', b"{mail_addr}") | (b'R', b"{rcpt_addr}") => self.read_by_mta.extend_from_slice(value),
                 (b'M', b"i") => self.mail_macros.queue_id = Some(String::from_utf8_lossy(value).into()),
                 (_, b"i") => {
                     if let Some(transaction) = &mut self.transaction {
@@ -309,7 +314,7 @@ impl Session {
         self.id.number = self.id.number.wrapping_add(1);
         let macros = std::mem::take(&mut self.mail_macros);
         self.transaction = Some(Transaction::new(Message {
-            sender: Address::parse(envelope.address),
+            sender: self.address(envelope),
             declared_size: declared_size(envelope),
             tls: macros.tls || self.connection.tls,
             ..macros
@@ -318,17 +323,24 @@ impl Session {
     }
 
     fn recipient(&mut self, envelope: Envelope<'_>) -> Result<Action, ProtocolError> {
+        let address = self.address(envelope);
         let transaction = self.open("RCPT")?;
         transaction.seen_recipients += 1;
         let position = transaction.standing.recipients() as u64 + 1;
-        self.candidate =
-            Some(Recipient { address: Address::parse(envelope.address), written: envelope.address.into(), position });
+        self.candidate = Some(Recipient { address, written: envelope.address.into(), position });
         if position > MAX_RECIPIENTS as u64 {
             let refusal = Refusal { rule: None, reply: Policy::too_many_recipients() };
             let walk = Walk::new(Stage::Rcpt, self.id);
             return Ok(self.refuse(walk, refusal));
         }
         Ok(self.judge(Stage::Rcpt))
+    }
+
+    fn address(&mut self, envelope: Envelope<'_>) -> Address {
+        let read_by_mta = Some(self.read_by_mta.as_slice()).filter(|read| !read.is_empty());
+        let address = Address::parse_with(envelope.address, read_by_mta);
+        self.read_by_mta.clear();
+        address
     }
 
     fn end_of_message(&mut self, data: &[u8]) -> Result<Action, ProtocolError> {

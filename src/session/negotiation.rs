@@ -32,8 +32,8 @@ pub struct Negotiation {
 const MACROS: [(MacroStage, &str); 7] = [
     (MacroStage::Connect, "{daemon_name} {daemon_port}"),
     (MacroStage::Helo, "{tls_version}"),
-    (MacroStage::Mail, "i {auth_type} {auth_authen} {tls_version}"),
-    (MacroStage::Recipient, "i"),
+    (MacroStage::Mail, "i {auth_type} {auth_authen} {tls_version} {mail_addr}"),
+    (MacroStage::Recipient, "i {rcpt_addr}"),
     (MacroStage::Data, "i"),
     (MacroStage::EndOfMessage, "i"),
     (MacroStage::EndOfHeaders, "i"),
@@ -182,7 +182,7 @@ mod tests {
         let old = Offer { version: 2, actions: Actions(0x3f), steps: Steps(0x7f) };
         assert_eq!(encoded(old).len(), 17);
         let text = String::from_utf8_lossy(&encoded(POSTFIX)).into_owned();
-        assert!(text.contains("i {auth_type} {auth_authen} {tls_version}\0"), "{text}");
+        assert!(text.contains("i {auth_type} {auth_authen} {tls_version} {mail_addr}\0"), "{text}");
         assert!(text.ends_with("\0\0\0\x05i\0\0\0\0\x06i\0"), "{text}");
     }
 }

@@ -9,6 +9,7 @@
 mod support;
 
 mod actions;
+mod addresses;
 mod defaults;
 mod failures;
 mod limits;

@@ -80,12 +80,17 @@ pub(crate) type Charges = BTreeMap<(usize, Measure, Vec<u8>), u64>;
 #[derive(Debug, Default)]
 struct Reading {
     recipient: &'static str,
+    /// Which of the accepted ones it is.
+    number: Option<usize>,
     /// Every judgement that holds: the rule, and which of its judgements.
     held: Vec<(usize, usize)>,
     headers: BTreeSet<(String, String)>,
     /// The rule at which reading ends.
     exempted_by: Option<usize>,
 }
+
+/// The rules in monitor mode that were told already for this message: for one of its recipients, or for all of it.
+type Noted = BTreeSet<(usize, Option<usize>)>;
 
 pub(crate) struct Judge<'a> {
     policy: &'a Policy,
@@ -106,27 +111,31 @@ impl<'a> Judge<'a> {
 
     fn session(&mut self, session: &'a SmtpSession) -> SessionOutcome {
         let mut view = View { session, free: self.script.free, helo: session.helo, message: None, recipient: None };
-        let connect = self.answer(Stage::Connect, &[&self.read(view, &mut Charges::new())]);
+        let connect = self.answer(Stage::Connect, &[&self.read(view, &mut Charges::new())], &mut Noted::new());
         if connect.refused_by.is_some() && !self.policy.monitor {
             return SessionOutcome { connect, messages: Vec::new() };
         }
+        let over = connect.refused_by.is_some();
         let messages = session.messages.iter().map(|message| {
             view.helo = message.helo.or(view.helo);
-            self.message(View { message: Some(message), ..view }, message)
+            self.message(View { message: Some(message), ..view }, message, over)
         });
         SessionOutcome { connect, messages: messages.collect() }
     }
 
     /// A client stops where it gives up or is refused. In a policy that is only watched it is never refused: then
     /// nothing is judged after what would have been the end, and the message passes without having been charged.
-    fn message(&mut self, view: View<'_>, message: &Message) -> MessageOutcome {
+    /// `over` says that this is so from the start: the client was to be sent away when it connected.
+    fn message(&mut self, view: View<'_>, message: &Message, mut over: bool) -> MessageOutcome {
         let gives_up_at = |moment| message.gives_up.is_some_and(|gives_up| gives_up.after == moment);
         let watched = self.policy.monitor;
         let is_local = self.script.mta.local_submission && address(view.session).is_some_and(|ip| ip.is_loopback());
         let mut told = MessageOutcome::default();
-        let mut over = false;
+        let mut noted = Noted::new();
 
-        told.mail = self.answer(Stage::Mail, &[&self.read(view, &mut Charges::new())]);
+        if !over {
+            told.mail = self.answer(Stage::Mail, &[&self.read(view, &mut Charges::new())], &mut noted);
+        }
         if told.mail.refused_by.is_some() {
             if !watched {
                 return MessageOutcome { fate: Fate::Refused, ..told };
@@ -143,9 +152,12 @@ impl<'a> Judge<'a> {
             let position = accepted.len() as u64 + 1;
             let mut held_with_this_one = held.clone();
             let view = View { recipient: Some((*recipient, position)), ..view };
-            let reading = self.read(view, &mut held_with_this_one);
-            let answer = if over { Answer::default() } else { self.answer(Stage::Rcpt, &[&reading]) };
+            let reading = Reading { number: Some(accepted.len()), ..self.read(view, &mut held_with_this_one) };
+            let mut noted_with_this_one = noted.clone();
+            let answer =
+                if over { Answer::default() } else { self.answer(Stage::Rcpt, &[&reading], &mut noted_with_this_one) };
             if answer.refused_by.is_none() {
+                noted = noted_with_this_one;
                 accepted.push(reading);
                 held = held_with_this_one;
             }
@@ -168,7 +180,7 @@ impl<'a> Judge<'a> {
 
         let readings: Vec<&Reading> = accepted.iter().collect();
         if !over && self.script.mta.has_data() {
-            told.data = self.answer(Stage::Data, &readings);
+            told.data = self.answer(Stage::Data, &readings, &mut noted);
         }
         if told.data.refused_by.is_some() {
             if !watched {
@@ -186,10 +198,10 @@ impl<'a> Judge<'a> {
             return MessageOutcome { end, fate: Fate::Refused, ..told };
         }
         if !over && !self.script.mta.has_data() {
-            told.end = self.answer(Stage::Data, &readings);
+            told.end = self.answer(Stage::Data, &readings, &mut noted);
         }
         if !over && told.end.refused_by.is_none() {
-            let end = self.answer(Stage::End, &readings);
+            let end = self.answer(Stage::End, &readings, &mut noted);
             told.end.matched.extend(end.matched);
             told.end.refused_by = end.refused_by;
         }
@@ -243,13 +255,24 @@ impl<'a> Judge<'a> {
     }
 
     /// What is said at `stage`: of the rules that refuse there the topmost. `readings` are those of the recipients that
-    /// it concerns, one of which is enough.
-    fn answer(&self, stage: Stage, readings: &[&Reading]) -> Answer {
+    /// it concerns, one of which is enough. A rule in monitor mode is told once for the message, or for each recipient:
+    /// enforced, it would have refused, and not have been judged again.
+    fn answer(&self, stage: Stage, readings: &[&Reading], noted: &mut Noted) -> Answer {
         let mut answer = Answer::default();
         for (number, rule) in self.policy.rules.iter().enumerate() {
             for (index, judgement) in self.judgements[number].iter().enumerate().filter(|(_, j)| j.stage == stage) {
-                let holders = readings.iter().filter(|reading| reading.held.contains(&(number, index))).count();
-                let matches = if judgement.of_recipient { holders } else { holders.min(1) };
+                let is_told = |reading: &Reading| {
+                    rule.monitor && (noted.contains(&(number, None)) || noted.contains(&(number, reading.number)))
+                };
+                let holds = |reading: &Reading| reading.held.contains(&(number, index)) && !is_told(reading);
+                let holders: Vec<Option<usize>> =
+                    readings.iter().filter(|reading| holds(reading)).map(|reading| reading.number).collect();
+                let matches = if judgement.of_recipient { holders.len() } else { holders.len().min(1) };
+                if judgement.of_recipient || stage == Stage::Rcpt {
+                    noted.extend(holders.iter().map(|recipient| (number, *recipient)));
+                } else if matches > 0 {
+                    noted.insert((number, None));
+                }
                 if matches > 0 && !rule.monitor && matches!(rule.action, Action::Refuse(_)) {
                     answer.matched.push(number);
                     answer.refused_by = Some(number);

@@ -41,7 +41,8 @@ pub(crate) fn judgements(policy: &Policy) -> Result<Vec<Vec<Judgement>>, Answers
                 judgements.push(judgement);
             }
         }
-        judgements.sort_by_key(|judgement| judgement.stage);
+        // What speaks for the whole message comes before what speaks for each recipient.
+        judgements.sort_by_key(|judgement| (judgement.stage, judgement.of_recipient));
         if rule.exempts() {
             barrier = latest;
         }

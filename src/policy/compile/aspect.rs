@@ -55,8 +55,9 @@ pub(super) fn aspects(rule: &config::Rule, questions: &Questions<'_>, barrier: S
     aspects
 }
 
+/// What counts whole messages comes before what counts recipients: judged at the same stage, it speaks for all of them.
 fn measures(limit: &config::Limit) -> Vec<Measure> {
-    let all = [Measure::Connections, Measure::Concurrent, Measure::Messages, Measure::Recipients, Measure::Bytes];
+    let all = [Measure::Connections, Measure::Concurrent, Measure::Messages, Measure::Bytes, Measure::Recipients];
     all.into_iter()
         .filter(|measure| match measure {
             Measure::Concurrent => limit.concurrent.is_some(),

@@ -157,13 +157,13 @@ impl<'a> References<'a> {
         };
         *used = true;
         let list = self.config.lists.get(*index)?;
-        let (kind, fits) = match fact {
-            Fact::Client => ("networks", !list.networks.is_empty()),
-            Fact::ClientName | Fact::Helo | Fact::SenderDomain => ("domains", !list.domains.is_empty()),
-            Fact::Login => ("logins", !list.logins.is_empty()),
-            Fact::SenderLoginMismatch => ("senders", !list.senders.is_empty()),
+        let (keys, fits): (&[&str], _) = match fact {
+            Fact::Client => (&["networks"], !list.networks.is_empty()),
+            Fact::ClientName | Fact::Helo | Fact::SenderDomain => (&["domains"], !list.domains.is_empty()),
+            Fact::Login => (&["logins"], !list.logins.is_empty()),
+            Fact::SenderLoginMismatch => (&["senders"], !list.senders.is_empty()),
             Fact::OverQuota | Fact::Recipient | Fact::Sender => {
-                ("addresses or domains", !list.addresses.is_empty() || !list.domains.is_empty())
+                (&["addresses", "domains"], !list.addresses.is_empty() || !list.domains.is_empty())
             }
             Fact::Authenticated
             | Fact::DiskFree
@@ -171,9 +171,22 @@ impl<'a> References<'a> {
             | Fact::Port
             | Fact::Recipients
             | Fact::Size
-            | Fact::Tls => ("", true),
+            | Fact::Tls => (&[], true),
         };
-        if !fits {
+        let kind = keys.join(" or ");
+        let is_written = keys.iter().any(|key| list.keys.contains(key));
+        if !fits && is_written {
+            // Of a list without any entry that is said where it stands.
+            if !list.is_empty() {
+                let consequence = if fact == Fact::SenderLoginMismatch {
+                    "every login may send only as `<>`"
+                } else {
+                    "this never holds"
+                };
+                let message = format!("list `{}` has no {kind}, so {consequence}", name.value);
+                diagnostics.push(Diagnostic::warning(name.place.clone(), message));
+            }
+        } else if !fits {
             let message = format!("list `{}` has no {kind}, which `{}` needs", name.value, fact.name());
             let hint = format!("add {kind} to [lists.{}], or name another list", name.value);
             diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
