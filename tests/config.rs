@@ -97,8 +97,10 @@ fn lines_and_columns_are_those_shown() {
 /// A warning is no reason to stand still.
 #[test]
 fn only_errors_prevent_a_policy() {
-    let (diagnostics, has_policy) = compile(&directory("bad/warnings.toml"));
-    assert!(has_policy && !diagnostics.list.is_empty());
+    for name in ["bad/empty-lists.toml", "bad/refuses-everything.toml", "bad/warnings.toml"] {
+        let (diagnostics, has_policy) = compile(&directory(name));
+        assert!(has_policy && !diagnostics.list.is_empty(), "{name}");
+    }
 }
 
 /// Whatever an editor leaves half-written is answered, not met by a panic.

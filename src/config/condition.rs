@@ -1,5 +1,7 @@
 //! `when` and `unless`: what a rule asks about the session.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
@@ -158,8 +160,8 @@ pub struct Values<T> {
     pub lists: Vec<At<String>>,
 }
 
-/// Reads a `when`, an `unless` or a part of one.
-pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Condition> {
+/// Reads a `when`, an `unless` or a part of one; `lists` are the names that may have lost their `@`.
+pub(super) fn read(node: Node, lists: &BTreeSet<String>, diagnostics: &mut Diagnostics) -> Option<Condition> {
     let mut fields = Fields::of(node, "conditions such as { client = \"192.0.2.0/24\" }", diagnostics)?;
     if fields.is_empty() {
         let hint = "name a fact, such as client = \"192.0.2.0/24\", or leave the whole condition out";
@@ -171,34 +173,35 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Conditio
             continue;
         };
         let place = node.place.clone();
-        if let Some(value) = question(fact, node, diagnostics) {
+        if let Some(value) = question(fact, node, lists, diagnostics) {
             parts.push(Condition::Fact(Box::new(At { value, place })));
         }
     }
     if let Some(node) = fields.take("any") {
         report_empty(&node, diagnostics);
-        let any: Vec<_> = node.one_or_more().into_iter().filter_map(|node| read(node, diagnostics)).collect();
+        let any: Vec<_> = node.one_or_more().into_iter().filter_map(|node| read(node, lists, diagnostics)).collect();
         parts.push(Condition::Any(any));
     }
-    if let Some(part) = fields.take("not").and_then(|node| read(node, diagnostics)) {
+    if let Some(part) = fields.take("not").and_then(|node| read(node, lists, diagnostics)) {
         parts.push(Condition::Not(Box::new(part)));
     }
     fields.finish(diagnostics);
     Some(Condition::All(parts))
 }
 
-fn question(fact: Fact, node: Node, diagnostics: &mut Diagnostics) -> Option<Question> {
+fn question(fact: Fact, node: Node, lists: &BTreeSet<String>, diagnostics: &mut Diagnostics) -> Option<Question> {
+    let asked = |what| Asked { fact, what, lists };
     let question = match fact {
         Fact::Authenticated => Question::Authenticated(node.boolean(diagnostics)?),
-        Fact::Client => Question::Client(values(node, "a network or \"@list\"", list::network, diagnostics)),
-        Fact::ClientName => Question::ClientName(values(node, DOMAIN, str::parse, diagnostics)),
+        Fact::Client => Question::Client(values(node, asked("a network or \"@list\""), list::network, diagnostics)),
+        Fact::ClientName => Question::ClientName(values(node, asked(DOMAIN), str::parse, diagnostics)),
         Fact::DiskFree => disk_free(node, diagnostics)?,
-        Fact::Helo => Question::Helo(values(node, DOMAIN, str::parse, diagnostics)),
+        Fact::Helo => Question::Helo(values(node, asked(DOMAIN), str::parse, diagnostics)),
         Fact::Listener => Question::Listener(listeners(node, diagnostics)),
-        Fact::Login => Question::Login(values(node, "a login or \"@list\"", list::login, diagnostics)),
-        Fact::OverQuota => Question::OverQuota(values(node, ADDRESS, str::parse, diagnostics)),
+        Fact::Login => Question::Login(values(node, asked("a login or \"@list\""), list::login, diagnostics)),
+        Fact::OverQuota => Question::OverQuota(values(node, asked(ADDRESS), str::parse, diagnostics)),
         Fact::Port => Question::Port(ports(node, diagnostics)),
-        Fact::Recipient => Question::Recipient(values(node, ADDRESS, not_null, diagnostics)),
+        Fact::Recipient => Question::Recipient(values(node, asked(ADDRESS), not_null, diagnostics)),
         Fact::Recipients => Question::Recipients(comparison(
             node,
             "a comparison such as \"> 100\"",
@@ -206,9 +209,11 @@ fn question(fact: Fact, node: Node, diagnostics: &mut Diagnostics) -> Option<Que
             (1, "the first recipient is number 1"),
             diagnostics,
         )?),
-        Fact::Sender => Question::Sender(values(node, ADDRESS, str::parse, diagnostics)),
-        Fact::SenderDomain => Question::SenderDomain(values(node, DOMAIN, str::parse, diagnostics)),
-        Fact::SenderLoginMismatch => Question::SenderLoginMismatch(only_lists(node, diagnostics)),
+        Fact::Sender => Question::Sender(values(node, asked(ADDRESS), str::parse, diagnostics)),
+        Fact::SenderDomain => Question::SenderDomain(values(node, asked(DOMAIN), str::parse, diagnostics)),
+        Fact::SenderLoginMismatch => {
+            Question::SenderLoginMismatch(only_lists(node, asked("\"@list\", a list with `senders`"), diagnostics))
+        }
         Fact::Size => Question::Size(comparison(
             node,
             "a comparison such as \"> 25 MiB\"",
@@ -224,28 +229,79 @@ fn question(fact: Fact, node: Node, diagnostics: &mut Diagnostics) -> Option<Que
 const ADDRESS: &str = "an address, a domain or \"@list\"";
 const DOMAIN: &str = "a domain or \"@list\"";
 
+/// What values are read for.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    fact: Fact,
+    /// What is expected.
+    what: &'static str,
+    /// The names of all lists.
+    lists: &'a BTreeSet<String>,
+}
+
 fn values<T, E: ToString>(
     node: Node,
-    what: &str,
+    asked: Asked<'_>,
     parse: impl Fn(&str) -> Result<T, E>,
     diagnostics: &mut Diagnostics,
 ) -> Values<T> {
     let mut values = Values { inline: Vec::new(), lists: Vec::new() };
     report_empty(&node, diagnostics);
     for node in node.one_or_more() {
-        let Some(text) = node.string(what, diagnostics) else {
+        let Some(text) = node.string(asked.what, diagnostics) else {
             continue;
         };
+        if let Some(diagnostic) = asked.mistaken(&text, &parse) {
+            diagnostics.push(diagnostic);
+            continue;
+        }
         if let Some(name) = text.value.strip_prefix('@') {
             values.lists.push(At { value: name.to_owned(), place: text.place });
             continue;
         }
-        match parse(text.value.trim()) {
-            Ok(value) => values.inline.push(value),
-            Err(error) => diagnostics.push(Diagnostic::error(text.place, error.to_string())),
+        let written = text.value.trim();
+        let list = asked.lists.get(written).map(|name| format!("did you mean \"@{name}\"?"));
+        match parse(written) {
+            Ok(value) => {
+                values.inline.push(value);
+                if let Some(hint) = list {
+                    let message = format!("without @, \"{written}\" is not the list of that name");
+                    diagnostics.push(Diagnostic::warning(text.place, message).hint(hint));
+                }
+            }
+            Err(error) => {
+                let hint = list.or_else(|| list::several(written, &parse));
+                diagnostics.push(Diagnostic { hint, ..Diagnostic::error(text.place, error.to_string()) });
+            }
         }
     }
     values
+}
+
+impl Asked<'_> {
+    /// What is written as other programs have it: a negation, a comment, several values in one.
+    fn mistaken<T, E>(&self, text: &At<String>, parse: impl Fn(&str) -> Result<T, E>) -> Option<Diagnostic> {
+        let written = text.value.trim();
+        let expected = || {
+            let message = format!("expected {}, found \"{written}\"", self.what);
+            Diagnostic::error(text.place.clone(), message)
+        };
+        if let Some(value) = written.strip_prefix('!') {
+            return Some(expected().hint(format!(
+                "what must not match stands in `unless`: unless.{} = \"{}\"",
+                self.fact.name(),
+                value.trim()
+            )));
+        }
+        if let Some((value, _)) = list::comment_start(written).and_then(|start| written.split_at_checked(start))
+            && (value.ends_with(char::is_whitespace) || (parse(written).is_err() && parse(value).is_ok()))
+        {
+            let error = Diagnostic::error(text.place.clone(), "a text has comments in [lists] only");
+            return Some(error.hint("put the comment behind the quotes, or the value into a list"));
+        }
+        let several = list::several(written, parse).filter(|_| written.starts_with('@'));
+        several.map(|hint| expected().hint(hint))
+    }
 }
 
 /// A recipient is never `<>`.
@@ -257,11 +313,10 @@ fn not_null(text: &str) -> Result<AddressPattern, String> {
     }
 }
 
-fn only_lists(node: Node, diagnostics: &mut Diagnostics) -> Vec<At<String>> {
+fn only_lists(node: Node, asked: Asked<'_>, diagnostics: &mut Diagnostics) -> Vec<At<String>> {
     let place = node.place.clone();
-    const EXPECTED: &str = "\"@list\", a list with `senders`";
-    let literal = |text: &str| Err::<(), _>(format!("expected {EXPECTED}, found \"{text}\""));
-    let values = values(node, EXPECTED, literal, diagnostics);
+    let literal = |text: &str| Err::<(), _>(format!("expected {}, found \"{text}\"", asked.what));
+    let values = values(node, asked, literal, diagnostics);
     if values.lists.len() > 1 {
         let hint = "a login may use what stands behind it in that list; put all logins into one";
         diagnostics.push(Diagnostic::error(place, "expected one list only").hint(hint));
@@ -282,7 +337,7 @@ fn ports(node: Node, diagnostics: &mut Diagnostics) -> Vec<u16> {
         if let Value::Integer(port @ 1..=65535) = node.value {
             ports.extend(u16::try_from(port));
         } else {
-            diagnostics.push(node.expected("a port number from 1 to 65535"));
+            diagnostics.push(node.expected_unquoted::<NonZeroU16>("a port number from 1 to 65535"));
         }
     }
     ports
@@ -319,6 +374,10 @@ fn comparison(
     (least, reason): (u64, &str),
     diagnostics: &mut Diagnostics,
 ) -> Option<Comparison> {
+    if let Value::Integer(number @ 0..) = node.value {
+        diagnostics.push(node.expected(expected).hint(format!("did you mean \"> {number}\"?")));
+        return None;
+    }
     let text = node.string(expected, diagnostics)?;
     let comparison = match Comparison::parse(&text.value, expected, bound) {
         Ok(comparison) => comparison,

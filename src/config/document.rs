@@ -92,11 +92,22 @@ impl Node {
         }
     }
 
+    /// The same, for a value that may have been put in quotes by mistake.
+    pub(super) fn expected_unquoted<T: std::str::FromStr>(&self, what: &str) -> Diagnostic {
+        let error = self.expected(what);
+        match &self.value {
+            Value::String(text) if text.trim().parse::<T>().is_ok() => {
+                error.hint(format!("without quotes: {}", text.trim()))
+            }
+            _ => error,
+        }
+    }
+
     pub(super) fn boolean(&self, diagnostics: &mut Diagnostics) -> Option<bool> {
         match self.value {
             Value::Boolean(value) => Some(value),
             _ => {
-                diagnostics.push(self.expected("true or false"));
+                diagnostics.push(self.expected_unquoted::<bool>("true or false"));
                 None
             }
         }
@@ -107,7 +118,7 @@ impl Node {
         match self.value {
             Value::Integer(value @ 1..) => Some(value.unsigned_abs()),
             _ => {
-                diagnostics.push(self.expected("a number of at least 1"));
+                diagnostics.push(self.expected_unquoted::<u32>("a number of at least 1"));
                 None
             }
         }
@@ -162,6 +173,11 @@ impl Fields {
         self.entries.is_empty()
     }
 
+    /// Whether `key` was written and not yet taken.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name.value == key)
+    }
+
     /// Takes the value of `key`.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
         self.take_with_key(key).map(|(_, node)| node)
@@ -198,8 +214,28 @@ impl Fields {
     }
 }
 
+/// What other programs, and people, call the things that have a name here.
+const SYNONYMS: [(&str, &str); 12] = [
+    ("by", "key"),
+    ("ehlo", "helo"),
+    ("end", "end-of-message"),
+    ("eom", "end-of-message"),
+    ("from", "sender"),
+    ("ip", "client"),
+    ("mail_from", "sender"),
+    ("per", "key"),
+    ("rcpt", "recipient"),
+    ("rcpt_to", "recipient"),
+    ("to", "recipient"),
+    ("user", "login"),
+];
+
 /// The name that was probably meant.
 pub(super) fn closest<'a>(names: &[&'a str], written: &str) -> Option<&'a str> {
+    let synonym = SYNONYMS.iter().find(|(synonym, _)| synonym.eq_ignore_ascii_case(written));
+    if let Some(name) = synonym.and_then(|(_, meant)| names.iter().find(|name| *name == meant)) {
+        return Some(name);
+    }
     let similarity = |name: &str| strsim::jaro_winkler(name, &written.to_lowercase());
     let closest = names.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
     closest.copied().filter(|name| similarity(name) > 0.8)

@@ -28,9 +28,21 @@ pub struct List {
     pub logins: Vec<Entry<String>>,
     /// For `sender_login_mismatch`: a login in lower case, and what it may send as.
     pub senders: Vec<(String, Vec<AddressPattern>)>,
+    /// The keys that were written, be it with nothing in them: an empty kind of entry is no missing one.
+    pub keys: Vec<&'static str>,
 }
 
 impl List {
+    /// Whether there is no entry of any kind.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+            && self.domains.is_empty()
+            && self.addresses.is_empty()
+            && self.logins.is_empty()
+            && self.senders.is_empty()
+    }
+
     /// Leaves no kind of entry empty: of a list with errors nobody needs to hear that it lacks something, too.
     fn fill(&mut self) {
         self.networks.push(Entry { value: IpNet::default(), comment: String::new() });
@@ -50,10 +62,15 @@ pub struct Entry<T> {
     pub comment: String,
 }
 
+/// What it means that no login stands in `senders`.
+const NO_SENDERS: &str = "with it, every login may send only as `<>`";
+
 pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Option<List> {
     let mut fields = Fields::of(node, "a table such as { networks = [\"192.0.2.0/24\"] }", diagnostics)?;
     let errors_before = diagnostics.errors();
+    let keys = ["networks", "domains", "addresses", "logins", "senders"];
     let mut list = List {
+        keys: keys.into_iter().filter(|key| fields.has(key)).collect(),
         networks: entries(fields.take("networks"), "a network such as \"192.0.2.0/24\"", network, diagnostics),
         domains: entries(fields.take("domains"), "a domain", str::parse, diagnostics),
         addresses: entries(fields.take("addresses"), "an address", str::parse, diagnostics),
@@ -67,13 +84,9 @@ pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) 
         list.fill();
         return Some(list);
     }
-    let is_empty = list.networks.is_empty()
-        && list.domains.is_empty()
-        && list.addresses.is_empty()
-        && list.logins.is_empty()
-        && list.senders.is_empty();
-    if is_empty {
-        let message = format!("list `{}` is empty: no condition on it can hold", list.name.value);
+    if list.is_empty() {
+        let consequence = if list.keys == ["senders"] { NO_SENDERS } else { "no condition on it can hold" };
+        let message = format!("list `{}` is empty: {consequence}", list.name.value);
         diagnostics.push(Diagnostic::warning(place, message).hint("give it entries, or leave it and its rules out"));
     }
     Some(list)
@@ -115,7 +128,20 @@ pub(super) fn login(text: &str) -> Result<String, String> {
     if text.is_empty() || text.contains(char::is_control) {
         return Err(format!("expected a login, found \"{}\"", text.escape_default()));
     }
+    if text == "*" {
+        return Err("expected a login, found \"*\"; `authenticated = true` asks for any login".to_owned());
+    }
+    if text.contains('*') {
+        return Err(format!("expected a login, found \"{text}\"; there are no wildcards"));
+    }
     Ok(text.to_lowercase())
+}
+
+/// Where a comment seems to start: at a `#`, but not at one that the local part of an address may hold.
+pub(super) fn comment_start(text: &str) -> Option<usize> {
+    let at = if text.starts_with('"') { text.rfind('@') } else { text.find('@') };
+    let domain = at.unwrap_or_default();
+    text.get(domain..)?.find('#').map(|offset| domain + offset)
 }
 
 fn entries<T, E: ToString>(
@@ -130,12 +156,35 @@ fn entries<T, E: ToString>(
             continue;
         };
         let (value, comment) = text.value.split_once(" #").unwrap_or((&text.value, ""));
+        if let Some((value, comment)) = comment_start(value).and_then(|start| value.split_at_checked(start)) {
+            let hint = format!("did you mean \"{} {}\"?", value.trim_end(), comment);
+            diagnostics.push(Diagnostic::error(text.place, "a comment needs a blank before #").hint(hint));
+            continue;
+        }
         match parse(value.trim()) {
             Ok(value) => entries.push(Entry { value, comment: comment.trim().to_owned() }),
-            Err(error) => diagnostics.push(Diagnostic::error(text.place, error.to_string())),
+            Err(error) => {
+                let hint = several(value, &parse);
+                diagnostics.push(Diagnostic { hint, ..Diagnostic::error(text.place, error.to_string()) });
+            }
         }
     }
     entries
+}
+
+/// How to write what seems to be several values in one text.
+pub(super) fn several<T, E>(text: &str, parse: impl Fn(&str) -> Result<T, E>) -> Option<String> {
+    let has_commas = text.contains([',', ';']);
+    let values: Vec<&str> = text.split([',', ';', ' ']).map(str::trim).filter(|value| !value.is_empty()).collect();
+    // Two words may as well be a slip; two names with dots are two names.
+    let is_value = |value: &str| {
+        (has_commas || value.contains(['.', ':', '@'])) && (value.starts_with('@') || parse(value).is_ok())
+    };
+    if values.len() < 2 || !values.iter().all(|value| is_value(value)) {
+        return None;
+    }
+    let quoted: Vec<String> = values.iter().map(|value| format!("\"{value}\"")).collect();
+    Some(format!("did you mean [{}]?", quoted.join(", ")))
 }
 
 fn senders(node: Node, diagnostics: &mut Diagnostics) -> Vec<(String, Vec<AddressPattern>)> {

@@ -56,6 +56,7 @@ pub use units::Size;
 pub use units::Span;
 pub use units::UnitError;
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 
 use document::Fields;
@@ -96,9 +97,11 @@ impl Config {
         let files: Vec<_> = files.filter_map(|index| document::read(index, &mut diagnostics)).collect();
         // What a file that cannot be read would have defined is not to be missed in the others.
         let is_whole = files.len() == diagnostics.sources.len();
+        let mut rules = Vec::new();
         for fields in files {
-            config.read_file(fields, &mut seen, &mut diagnostics);
+            rules.extend(config.read_file(fields, &mut seen, &mut diagnostics));
         }
+        config.read_rules(rules, &mut diagnostics);
         if !is_whole {
             config.lists.clear();
             config.rules.clear();
@@ -106,7 +109,8 @@ impl Config {
         (config, diagnostics)
     }
 
-    fn read_file(&mut self, mut fields: Fields, seen: &mut Seen, diagnostics: &mut Diagnostics) {
+    /// Reads all but the rules, and hands those back.
+    fn read_file(&mut self, mut fields: Fields, seen: &mut Seen, diagnostics: &mut Diagnostics) -> Vec<Node> {
         if let Some(node) = seen.section(&mut fields, "server", diagnostics) {
             self.server = settings::server(node, diagnostics);
         }
@@ -125,15 +129,32 @@ impl Config {
                 self.lists.extend(list::read(name, node, diagnostics));
             }
         }
-        if let Some(node) = fields.take("rule") {
-            for node in node.one_or_more() {
-                match rule::read(node, diagnostics) {
-                    Ok(rule) => self.rules.push(rule),
-                    Err(conditions) => self.dropped.extend(conditions),
-                }
+        let rules = fields.take("rule").map(Node::one_or_more).unwrap_or_default();
+        report_misplaced(&mut fields, diagnostics);
+        fields.finish(diagnostics);
+        rules
+    }
+
+    /// Reads the rules of all files, once all lists are known.
+    fn read_rules(&mut self, rules: Vec<Node>, diagnostics: &mut Diagnostics) {
+        let lists: BTreeSet<String> = self.lists.iter().map(|list| list.name.value.clone()).collect();
+        for node in rules {
+            match rule::read(node, &lists, diagnostics) {
+                Ok(rule) => self.rules.push(rule),
+                Err(conditions) => self.dropped.extend(conditions),
             }
         }
-        fields.finish(diagnostics);
+    }
+}
+
+/// `listen = …` above all sections, where `[server]` was meant.
+fn report_misplaced(fields: &mut Fields, diagnostics: &mut Diagnostics) {
+    for (key, section) in settings::KEYS {
+        if let Some((place, _)) = fields.take_misplaced(key) {
+            let message = format!("unknown key `{key}`");
+            let hint = format!("`{key}` belongs below {section}");
+            diagnostics.push(Diagnostic::error(place, message).hint(hint));
+        }
     }
 }
 

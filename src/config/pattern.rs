@@ -35,9 +35,9 @@ impl FromStr for DomainPattern {
         let below = text.strip_prefix('.');
         let domain = below.unwrap_or(text);
         let is_literal = below.is_none() && domain.starts_with('[') && domain.ends_with(']');
-        let bad = |c: char| c.is_whitespace() || c.is_control() || "@/*,;<>\"'()[]{}:".contains(c);
+        let bad = |c: char| c.is_whitespace() || c.is_control() || "@/*,;<>\"'()[]{}:#".contains(c);
         if domain.is_empty()
-            || domain.starts_with('.')
+            || domain.starts_with(['.', '!'])
             || domain.contains("..")
             || (domain.contains(bad) && !is_literal)
         {
@@ -90,14 +90,20 @@ impl FromStr for AddressPattern {
         let error = || PatternError {
             expected: "an address (\"a@b.example\"), a domain (\"b.example\"), everything below one (\".b.example\") or \"<>\"",
             found: text.to_owned(),
-            meant: meant(text),
+            meant: meant(text).or_else(|| without_scheme(text)),
         };
         if !text.contains('@') {
             return text.parse().map(Self::Domain).map_err(|_: PatternError| error());
         }
         let address = Address::parse(text.as_bytes());
         let domain_is_exact = matches!(address.domain().map(str::parse), Some(Ok(DomainPattern::Exact(_))));
-        if !domain_is_exact || address.folded().starts_with('@') || text.contains(char::is_control) {
+        let is_several = !text.starts_with('"') && text.contains([',', ';', ' ']);
+        if !domain_is_exact
+            || is_several
+            || address.folded().starts_with('@')
+            || text.contains(is_in_no_address)
+            || without_scheme(text).is_some()
+        {
             return Err(error());
         }
         Ok(Self::Address(address.folded().to_owned()))
@@ -127,6 +133,7 @@ impl fmt::Display for PatternError {
         write!(f, "expected {}, found \"{}\"", self.expected, self.found)?;
         match &self.meant {
             Some(meant) => write!(f, "; did you mean \"{meant}\"?"),
+            None if self.found.contains('*') => f.write_str("; there are no wildcards"),
             None => Ok(()),
         }
     }
@@ -138,6 +145,18 @@ impl std::error::Error for PatternError {}
 fn meant(text: &str) -> Option<String> {
     let meant = text.strip_prefix("*@").or_else(|| text.strip_prefix(['*', '@']))?;
     meant.parse::<DomainPattern>().is_ok().then(|| meant.to_owned())
+}
+
+/// `mailto:a@b.example`, as copied from a page.
+fn without_scheme(text: &str) -> Option<String> {
+    let (scheme, address) = text.split_at_checked("mailto:".len())?;
+    let is_address = scheme.eq_ignore_ascii_case("mailto:") && address.parse::<AddressPattern>().is_ok();
+    is_address.then(|| address.to_owned())
+}
+
+/// A `*` could stand in a local part, but whoever writes one means a wildcard, and there are none.
+fn is_in_no_address(c: char) -> bool {
+    c == '*' || c.is_control()
 }
 
 #[cfg(test)]
@@ -184,6 +203,12 @@ mod tests {
             "@b.example",
             "a@",
             "a@.b.example",
+            "*@b.example",
+            "a*@b.example",
+            "a@b.example#c",
+            "a@b.example, c@b.example",
+            "mailto:a@b.example",
+            "!b.example",
             "192.0.2.0/24",
         ] {
             assert!(text.parse::<AddressPattern>().is_err(), "{text}");

@@ -1,5 +1,7 @@
 //! `[[rule]]`: a condition and what follows from it.
 
+use std::collections::BTreeSet;
+
 use super::condition;
 use super::condition::Condition;
 use super::contradiction;
@@ -110,15 +112,21 @@ const ANSWER_STAGES: [(&str, Stage); 5] = [
 ///
 /// Nothing is concluded from a rule with a mistake: without it, it may be another rule. But the lists that its conditions
 /// name can be looked for all the same.
-pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Result<Rule, Vec<Condition>> {
+pub(super) fn read(
+    node: Node,
+    lists: &BTreeSet<String>,
+    diagnostics: &mut Diagnostics,
+) -> Result<Rule, Vec<Condition>> {
     let Some(mut fields) = Fields::of(node, "a table [[rule]]", diagnostics) else {
         return Err(Vec::new());
     };
     let place = fields.place.clone();
     let name = name(&mut fields, diagnostics);
     let errors_before = diagnostics.errors();
-    let when = fields.take("when").map_or_else(|| Some(Condition::always()), |node| condition::read(node, diagnostics));
-    let unless = fields.take("unless").and_then(|node| condition::read(node, diagnostics));
+    let says_nothing = !["when", "unless", "limit", "reply", "then", "add_header"].iter().any(|key| fields.has(key));
+    let mut condition = |node| condition::read(node, lists, diagnostics);
+    let when = fields.take("when").map_or_else(|| Some(Condition::always()), &mut condition);
+    let unless = fields.take("unless").and_then(condition);
     let limit = fields.take("limit").and_then(|node| limit::read(node, diagnostics));
     let action = action(&mut fields, diagnostics);
     let mode = fields.take("mode").and_then(|node| node.choice(&MODES, diagnostics));
@@ -143,6 +151,11 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Result<Rule, Ve
         at,
         disconnect: disconnect.unwrap_or_default(),
     };
+    if says_nothing && rule.mode == Mode::Enforce {
+        let message = "this rule refuses everything that reaches it";
+        let hint = "say so with a `reply`, or give it a `when`";
+        diagnostics.push(Diagnostic::warning(rule.name.place.clone(), message).hint(hint));
+    }
     contradiction::report(&rule, diagnostics);
     Ok(rule)
 }
@@ -219,9 +232,15 @@ fn action(fields: &mut Fields, diagnostics: &mut Diagnostics) -> Option<Action> 
     let then = fields.take_with_key("then");
     let add_header = fields.take_with_key("add_header");
     if [&reply, &then, &add_header].into_iter().flatten().count() > 1 {
-        for (place, _) in [reply, then, add_header].into_iter().flatten() {
-            let message = "a rule does one of `reply`, `then` and `add_header`";
-            diagnostics.push(Diagnostic::error(place, message).hint("make two rules of it"));
+        let hint = match (&reply, &then, &add_header) {
+            (Some(_), Some((_, At { value: Value::String(word), .. })), None) => needless(word),
+            _ => "make two rules of it",
+        };
+        let mut actions: Vec<Place> = [reply, then, add_header].into_iter().flatten().map(|(place, _)| place).collect();
+        actions.sort_by_key(|place| place.span.start);
+        let message = "a rule does one of `reply`, `then` and `add_header`";
+        if let Some(last) = actions.pop() {
+            diagnostics.push(Diagnostic::error(last, message).hint(hint));
         }
         return None;
     }
@@ -234,6 +253,14 @@ fn action(fields: &mut Fields, diagnostics: &mut Diagnostics) -> Option<Action> 
     match then {
         None => Some(Action::Refuse(None)),
         Some((_, node)) => exemption(node, diagnostics),
+    }
+}
+
+/// Which of `reply` and `then` to leave out.
+fn needless(then: &str) -> &'static str {
+    match then {
+        "accept" | "discard" | "quarantine" => "the client sees 250; leave `reply` out",
+        _ => "a `reply` refuses; leave `then` out",
     }
 }
 
@@ -266,7 +293,13 @@ fn reply_template(node: Node, diagnostics: &mut Diagnostics) -> Option<At<ReplyT
     let (status, rest) = match reply::split_status(&text.value) {
         Ok(parts) => parts,
         Err(error) => {
-            let hint = "a reply is a code, an enhanced status code of the same class and a text: \"550 5.7.1 Go away\"";
+            let blank = text.value.replacen('-', " ", 1);
+            let hint = if reply::split_status(&blank).is_ok() {
+                format!("a blank stands behind the code, not a hyphen: \"{}\"", blank.escape_debug())
+            } else {
+                "a reply is a code, an enhanced status code of the same class and a text: \"550 5.7.1 Go away\""
+                    .to_owned()
+            };
             diagnostics.push(Diagnostic::error(text.place, error.to_string()).hint(hint));
             return None;
         }

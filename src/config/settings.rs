@@ -95,6 +95,19 @@ impl Default for PolicySettings {
     }
 }
 
+/// Each key, and the section that it stands in.
+pub(super) const KEYS: [(&str, &str); 9] = [
+    ("answer_at", "[policy]"),
+    ("deadline", "[server]"),
+    ("format", "[log]"),
+    ("listen", "[server] or [http]"),
+    ("max_sessions", "[server]"),
+    ("mode", "[policy] or [[rule]]"),
+    ("on_error", "[server]"),
+    ("socket_group", "[server]"),
+    ("socket_mode", "[server]"),
+];
+
 /// Sendmail waits 10 seconds for a reply (`milter.c`, T=R).
 const LONGEST_DEADLINE: Duration = Duration::from_secs(9);
 

@@ -25,7 +25,10 @@ impl FromStr for Size {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let error = || UnitError { expected: "a size such as \"25 MiB\" or \"500 KB\"", found: text.to_owned() };
+        let error = || {
+            let expected = "a size such as \"25 MiB\" or \"500 KB\"";
+            UnitError::new(expected, text, with_unit(text).into_iter().filter(|meant| meant.parse::<Self>().is_ok()))
+        };
         let (number, unit) = number_and_unit(text).ok_or_else(error)?;
         let unit = if unit.is_empty() { "B" } else { unit };
         let (_, factor) = SIZE_UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).ok_or_else(error)?;
@@ -79,7 +82,7 @@ impl FromStr for Span {
     type Err = UnitError;
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
-        let error = || UnitError { expected: "a duration such as \"5m\" or \"1 hour\"", found: text.to_owned() };
+        let error = || UnitError::new("a duration such as \"5m\" or \"1 hour\"", text, []);
         let (number, unit) = number_and_unit(text).ok_or_else(error)?;
         let (_, factor) = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(error)?;
         number.checked_mul(*factor).map(|ms| Self(Duration::from_millis(ms))).ok_or_else(error)
@@ -128,20 +131,36 @@ impl Rate {
         Self::parse(text, "a rate such as \"1 GiB/day\"", size)
     }
 
-    fn parse(text: &str, expected: &'static str, amount: impl FnOnce(&str) -> Option<u64>) -> Result<Self, UnitError> {
-        let parse = || {
+    fn parse(text: &str, expected: &'static str, amount: impl Fn(&str) -> Option<u64>) -> Result<Self, UnitError> {
+        let parse = |text: &str| {
             let (left, right) = text.split_once('/')?;
             let right = right.trim();
             let counted = right.starts_with(|c: char| c.is_ascii_digit());
             let per: Span = if counted { right.parse() } else { format!("1 {right}").parse() }.ok()?;
             Some(Self { amount: amount(left.trim())?, per: per.0 })
         };
-        let error = |expected| UnitError { expected, found: text.to_owned() };
-        let rate = parse().ok_or_else(|| error(expected))?;
+        let rate = parse(text).ok_or_else(|| {
+            let meant = Self::meant(text).into_iter().filter(|meant| parse(meant).is_some());
+            UnitError::new(expected, text, meant)
+        })?;
         if rate.amount == 0 || rate.per.is_zero() {
-            return Err(error("a rate of more than nothing in more than no time"));
+            return Err(UnitError::new("a rate of more than nothing in more than no time", text, []));
         }
         Ok(rate)
+    }
+
+    /// Months and years, which have no fixed length, and sizes in `M`.
+    fn meant(text: &str) -> Vec<String> {
+        let Some((amount, per)) = text.split_once('/') else {
+            return Vec::new();
+        };
+        let per = match per.trim() {
+            "mo" | "month" => "30d",
+            "y" | "year" => "365d",
+            per => per,
+        };
+        let amounts = [amount.trim().to_owned()].into_iter().chain(with_unit(amount));
+        amounts.map(|amount| format!("{amount}/{per}")).collect()
     }
 }
 
@@ -182,11 +201,7 @@ impl Comparison {
     /// # Errors
     ///
     /// What was expected and what was found.
-    pub fn parse(
-        text: &str,
-        expected: &'static str,
-        bound: impl FnOnce(&str) -> Option<u64>,
-    ) -> Result<Self, UnitError> {
+    pub fn parse(text: &str, expected: &'static str, bound: impl Fn(&str) -> Option<u64>) -> Result<Self, UnitError> {
         let operators = [
             (">=", Operator::GreaterOrEqual),
             ("<=", Operator::LessOrEqual),
@@ -195,12 +210,30 @@ impl Comparison {
             ("=", Operator::Equal),
         ];
         let text = text.trim();
-        let parse = || {
+        let parse = |text: &str| {
             let (prefix, operator) = operators.iter().find(|(prefix, _)| text.starts_with(prefix))?;
             let bound = bound(text.get(prefix.len()..)?.trim())?;
             Some(Self { operator: *operator, bound })
         };
-        parse().ok_or_else(|| UnitError { expected, found: text.to_owned() })
+        parse(text).ok_or_else(|| {
+            let meant = Self::meant(text).into_iter().filter(|meant| parse(meant).is_some());
+            UnitError::new(expected, text, meant)
+        })
+    }
+
+    /// The same with an operator, or with the one that other languages spell so.
+    fn meant(text: &str) -> Vec<String> {
+        let (operator, bound) = text.split_at(text.find(|c: char| c.is_ascii_digit()).unwrap_or_default());
+        let operator = match operator.trim_end() {
+            "" => ">",
+            "==" => "=",
+            "=>" => ">=",
+            "=<" => "<=",
+            operator => operator,
+        };
+        let units = with_unit(bound);
+        let bounds = if units.is_empty() { vec![bound.to_owned()] } else { units };
+        bounds.into_iter().map(|bound| format!("{operator} {bound}")).collect()
     }
 
     /// Whether `number` compares so.
@@ -227,11 +260,29 @@ impl Comparison {
 pub struct UnitError {
     expected: &'static str,
     found: String,
+    meant: Vec<String>,
+}
+
+impl UnitError {
+    fn new(expected: &'static str, found: &str, meant: impl IntoIterator<Item = String>) -> Self {
+        Self { expected, found: found.to_owned(), meant: meant.into_iter().collect() }
+    }
+}
+
+/// `25M` as `25 MB` and as `25 MiB`; nothing for what has no such unit.
+fn with_unit(text: &str) -> Vec<String> {
+    let Some((number, unit)) = number_and_unit(text).filter(|(_, unit)| unit.len() == 1) else {
+        return Vec::new();
+    };
+    let unit = unit.to_uppercase();
+    if unit == "B" { Vec::new() } else { vec![format!("{number} {unit}B"), format!("{number} {unit}iB")] }
 }
 
 impl fmt::Display for UnitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "expected {}, found \"{}\"", self.expected, self.found)
+        write!(f, "expected {}, found \"{}\"", self.expected, self.found)?;
+        let meant: Vec<String> = self.meant.iter().map(|meant| format!("\"{meant}\"")).collect();
+        if meant.is_empty() { Ok(()) } else { write!(f, "; did you mean {}?", meant.join(" or ")) }
     }
 }
 
