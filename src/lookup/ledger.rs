@@ -1,5 +1,6 @@
 //! What one session holds of the counters.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Clock;
@@ -11,14 +12,17 @@ use crate::facts::Exceeded;
 use crate::facts::Hold;
 use crate::facts::Key;
 use crate::facts::Scope;
+use crate::policy::MAX_SESSION_KEYS;
 
 /// The reservations of one session. Dropping it gives all of them back.
 pub struct Ledger {
     shared: Arc<Shared>,
-    message: Vec<Held>,
+    /// What the message holds, by counter and key.
+    message: BTreeMap<(usize, Key), u64>,
+    /// What of it was added for the current command.
+    command: Vec<Held>,
+    /// In the order in which it came.
     connection: Vec<Held>,
-    /// How much of `message` was held before the current command.
-    mark: usize,
 }
 
 /// One reservation.
@@ -33,25 +37,26 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, message: Vec::new(), connection: Vec::new(), mark: 0 }
+        Self { shared, message: BTreeMap::new(), command: Vec::new(), connection: Vec::new() }
     }
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    pub(super) const fn mark(&mut self) {
-        self.mark = self.message.len();
+    pub(super) fn mark(&mut self) {
+        self.command.clear();
     }
 
     /// Reserves, if there is room under every bound; else nothing.
     pub(super) fn hold(&mut self, hold: &Hold) -> Answer {
         let amount = match hold.amount {
+            Amount::Add(_) if hold.scope == Scope::Connection && self.is_connected(hold) => 0,
             Amount::Add(amount) => amount,
             Amount::Total(total) => {
-                let held = self.held(hold);
+                let held = self.message.get(&(hold.counter, hold.key.clone())).copied().unwrap_or_default();
                 if total < held {
-                    self.give_back(hold, held - total);
+                    self.give_back(hold.counter, &hold.key, held - total);
                 }
                 total.saturating_sub(held)
             }
@@ -63,10 +68,14 @@ impl Ledger {
         if let Err(exceeded) = self.shared.counters.hold(now, hold.counter, &hold.key, amount) {
             return Answer::Exceeded(told(&exceeded));
         }
+        let held = Held { counter: hold.counter, key: hold.key.clone(), amount };
         match hold.scope {
             Scope::Instant => self.shared.counters.commit(now, hold.counter, &hold.key, amount),
-            Scope::Connection => self.connection.push(Held { counter: hold.counter, key: hold.key.clone(), amount }),
-            Scope::Message => self.message.push(Held { counter: hold.counter, key: hold.key.clone(), amount }),
+            Scope::Connection => self.connect(held),
+            Scope::Message => {
+                *self.message.entry((held.counter, held.key.clone())).or_default() += amount;
+                self.command.push(held);
+            }
         }
         Answer::Within
     }
@@ -74,40 +83,57 @@ impl Ledger {
     /// The message was accepted: what it holds is charged now.
     pub(super) fn commit(&mut self) {
         let now = self.shared.clock.now();
-        for held in self.message.drain(..) {
-            self.shared.counters.commit(now, held.counter, &held.key, held.amount);
+        for ((counter, key), amount) in std::mem::take(&mut self.message) {
+            self.shared.counters.commit(now, counter, &key, amount);
         }
-        self.mark = 0;
+        self.command.clear();
     }
 
     /// The message is over: what it holds is given back.
     pub(super) fn release(&mut self) {
-        give_back(&self.shared, &mut self.message, 0);
-        self.mark = 0;
+        for ((counter, key), amount) in std::mem::take(&mut self.message) {
+            self.shared.counters.release(counter, &key, amount);
+        }
+        self.command.clear();
     }
 
     /// The command was refused: what was held for it alone is given back.
     pub(super) fn roll_back(&mut self) {
-        give_back(&self.shared, &mut self.message, self.mark);
+        for held in std::mem::take(&mut self.command) {
+            self.give_back(held.counter, &held.key, held.amount);
+        }
     }
 
     pub(super) fn release_connection(&mut self) {
-        give_back(&self.shared, &mut self.connection, 0);
+        for held in self.connection.drain(..) {
+            self.shared.counters.release(held.counter, &held.key, held.amount);
+        }
     }
 
-    /// What this message holds of that key already.
-    fn held(&self, hold: &Hold) -> u64 {
-        let same = self.message.iter().filter(|held| held.counter == hold.counter && held.key == hold.key);
-        same.map(|held| held.amount).sum()
+    /// Whether this connection has its place already: the session forgets it after many other keys, and asks again.
+    fn is_connected(&self, hold: &Hold) -> bool {
+        self.connection.iter().any(|held| held.counter == hold.counter && held.key == hold.key)
     }
 
-    /// More was declared than came: the rest is free for others.
-    fn give_back(&mut self, hold: &Hold, mut surplus: u64) {
-        for held in self.message.iter_mut().filter(|held| held.counter == hold.counter && held.key == hold.key) {
-            let part = surplus.min(held.amount);
-            held.amount -= part;
-            surplus -= part;
-            self.shared.counters.release(held.counter, &held.key, part);
+    /// A connection holds places for the latest [`MAX_SESSION_KEYS`] keys of a counter. Who passes that chooses the key
+    /// freely, as an EHLO name, and could have chosen another one at the start.
+    fn connect(&mut self, held: Held) {
+        let same = |before: &Held| before.counter == held.counter;
+        if self.connection.iter().filter(|before| same(before)).count() >= MAX_SESSION_KEYS
+            && let Some(oldest) = self.connection.iter().position(same)
+        {
+            let oldest = self.connection.remove(oldest);
+            self.shared.counters.release(oldest.counter, &oldest.key, oldest.amount);
+        }
+        self.connection.push(held);
+    }
+
+    /// Gives back what of `amount` the message still holds: more was declared than came, or the command was refused.
+    fn give_back(&mut self, counter: usize, key: &Key, amount: u64) {
+        if let Some(held) = self.message.get_mut(&(counter, key.clone())) {
+            let part = amount.min(*held);
+            *held -= part;
+            self.shared.counters.release(counter, key, part);
         }
     }
 }
@@ -116,12 +142,6 @@ impl Drop for Ledger {
     fn drop(&mut self) {
         self.release();
         self.release_connection();
-    }
-}
-
-fn give_back(shared: &Shared, held: &mut Vec<Held>, from: usize) {
-    for held in held.drain(from.min(held.len())..) {
-        shared.counters.release(held.counter, &held.key, held.amount);
     }
 }
 
@@ -235,5 +255,41 @@ mod tests {
         assert!(!connect(&mut second), "a message that ends does not end the connection");
         drop(first);
         assert!(connect(&mut second));
+    }
+
+    #[test]
+    fn a_connection_holds_a_bounded_number_of_places() {
+        let shared = shared();
+        let (mut greedy, mut other) = (Ledger::new(Arc::clone(&shared)), Ledger::new(Arc::clone(&shared)));
+        let connect = |ledger: &mut Ledger, name: usize| {
+            let key = Key::from_slice(&name.to_be_bytes());
+            let (counter, amount) = (counter(&ledger.shared, "concurrent"), Amount::Add(1));
+            ledger.hold(&Hold { counter, key, amount, scope: Scope::Connection }) == Answer::Within
+        };
+        for name in 0..=MAX_SESSION_KEYS {
+            assert!(connect(&mut greedy, name));
+        }
+        assert_eq!(greedy.connection.len(), MAX_SESSION_KEYS);
+        assert!(connect(&mut greedy, 1), "its own place again");
+        assert!(connect(&mut other, 0), "the oldest place is free");
+        assert!(!connect(&mut other, 1));
+        drop(greedy);
+        assert!(connect(&mut other, 1));
+    }
+
+    /// Were each recipient compared with all others, this would take very long.
+    #[test]
+    fn many_recipients_take_no_more_than_their_share() {
+        let mut ledger = Ledger::new(shared());
+        let counter = counter(&ledger.shared, "bytes");
+        for total in [900, 100] {
+            for name in 0_u32..20_000 {
+                let (key, amount) = (Key::from_slice(&name.to_be_bytes()), Amount::Total(total));
+                ledger.mark();
+                assert_eq!(ledger.hold(&Hold { counter, key, amount, scope: Scope::Message }), Answer::Within);
+            }
+        }
+        assert!(ledger.message.values().all(|&amount| amount == 100));
+        ledger.release();
     }
 }
