@@ -14,6 +14,10 @@ use std::time::Duration;
 /// How many bytes may wait to be written.
 const MAX_WAITING: usize = 16 << 20;
 
+/// How long a line may wait for others to be written with it: a wake-up and a write for each line cost more than the rest
+/// of a message.
+const GATHER_TIME: Duration = Duration::from_millis(10);
+
 /// How long [`Log::flush`] waits for whoever reads standard error.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
@@ -29,6 +33,8 @@ struct State {
     waiting: Vec<u8>,
     lost: u64,
     writing: bool,
+    /// Somebody waits for it: gather no more.
+    hurry: bool,
 }
 
 impl Log {
@@ -43,13 +49,20 @@ impl Log {
     /// Waits until everything is written, but not for long.
     pub(crate) fn flush(&self) {
         let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
-        _ = self.changed.wait_timeout_while(self.lock(), FLUSH_TIME, busy);
+        let mut state = self.lock();
+        state.hurry = true;
+        self.changed.notify_all();
+        if let Ok((mut state, _)) = self.changed.wait_timeout_while(state, FLUSH_TIME, busy) {
+            state.hurry = false;
+        }
     }
 
     fn write_out(&self) {
         loop {
             let idle = |state: &mut State| state.waiting.is_empty();
-            let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let gathered = self.changed.wait_timeout_while(state, GATHER_TIME, |state| !state.hurry);
+            let (mut state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
             let lines = std::mem::take(&mut state.waiting);
             let lost = std::mem::take(&mut state.lost);
             state.writing = true;
@@ -75,8 +88,11 @@ impl io::Write for &Log {
         if state.waiting.len() + line.len() > MAX_WAITING {
             state.lost += 1;
         } else {
+            let is_first = state.waiting.is_empty();
             state.waiting.extend_from_slice(line);
-            self.changed.notify_all();
+            if is_first {
+                self.changed.notify_all();
+            }
         }
         Ok(line.len())
     }
