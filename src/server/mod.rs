@@ -260,9 +260,11 @@ fn lost(ended: Result<(), tokio::task::JoinError>) -> bool {
     false
 }
 
-/// Seconds since 1970 in the upper bits: a session takes far longer than the next restart to be numbered past them.
+/// Milliseconds, in the upper bits: a session takes longer than they take to be numbered past, so that a restart, however
+/// quick, repeats no id. They begin anew after 198 days, which keeps ids short.
 #[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
 fn first_session() -> u64 {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    (since_1970.as_secs() & 0xff_ffff) << 16
+    let milliseconds = u64::try_from(since_1970.as_millis()).unwrap_or_default();
+    (milliseconds & 0x3_ffff_ffff) << 10
 }

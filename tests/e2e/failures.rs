@@ -1,6 +1,7 @@
 //! A daemon that dies, and one that is told to end: mail waits, and nothing passes unseen.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
@@ -114,12 +115,18 @@ fn a_daemon_killed_in_a_storm_loses_nothing_and_lets_nothing_pass_unseen() {
     numbers.sort_unstable();
     assert_eq!(numbers, (0..CLIENTS * EACH).collect::<Vec<_>>());
     let log = site.daemon.log();
+    let mut judged = HashSet::new();
+    let mut untold = 0;
     for message in &queued {
-        assert!(!field(message, "X-Judged").is_empty());
+        let judgement = field(message, "X-Judged");
+        assert!(!judgement.is_empty() && judged.insert(judgement.to_owned()), "{message:?}");
         let id = format!("queue_id=\"{}\"", queue_id(message));
         let accepted = log.lines().filter(|line| line.contains(" accept id=") && line.contains(&id)).count();
-        assert_eq!(accepted, 1, "{id}");
+        assert!(accepted <= 1, "{id}");
+        untold += 1 - accepted;
     }
+    // SIGKILL may take the lines of the last moment with it: no more than there were messages under way.
+    assert!(untold <= downs.len() * CLIENTS, "{untold} messages are not in the log");
     assert_eq!(lines_with(&log, &[" WARN ", " ERROR ", "panicked"], &[""]), [""; 0]);
 }
 
