@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::codes::EnhancedCode;
+
 /// The longest text of one line, in characters. RFC 5321 §4.5.3.1.5 allows 512 octets for the whole line; Sendmail may
 /// put `<address>... `, up to 260 octets, before the text of a 550 at MAIL and RCPT (`milter.c`).
 pub const MAX_LINE_TEXT: usize = 240;
@@ -99,6 +101,12 @@ pub struct Enhanced {
 impl fmt::Display for Enhanced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}.{}", self.class.digit(), self.subject, self.detail)
+    }
+}
+
+impl From<Enhanced> for EnhancedCode {
+    fn from(enhanced: Enhanced) -> Self {
+        Self { class: enhanced.class.digit(), subject: enhanced.subject, detail: enhanced.detail }
     }
 }
 

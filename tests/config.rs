@@ -212,7 +212,7 @@ fn check_writes_json_for_programs() {
     assert_eq!((&bad["valid"], &bad["plan"], code), (&json!(false), &json!([]), Some(2)));
     let file = directory("bad/drop-ins/conf.d/20-more.toml");
     let expected = json!({
-        "severity": "error", "file": file.to_str().unwrap(), "line": 9, "column": 15,
+        "severity": "error", "notice": null, "file": file.to_str().unwrap(), "line": 9, "column": 15,
         "message": "there is no list `more`", "hint": "lists: trusted",
     });
     assert_eq!(bad["diagnostics"].as_array().unwrap().last(), Some(&expected));

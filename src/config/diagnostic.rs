@@ -12,6 +12,8 @@ use annotate_snippets::Snippet;
 use serde_json::Value;
 use serde_json::json;
 
+use super::notice::Notice;
+
 /// A file of the configuration.
 #[derive(Clone, Debug)]
 pub struct Source {
@@ -44,6 +46,8 @@ pub struct At<T> {
 pub enum Severity {
     /// The configuration cannot be used.
     Error,
+    /// It can, but a reply in it is unusual.
+    Notice,
     /// It can, but somebody should look.
     Warning,
 }
@@ -54,6 +58,7 @@ impl Severity {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
+            Self::Notice => "notice",
             Self::Warning => "warning",
         }
     }
@@ -64,6 +69,8 @@ impl Severity {
 pub struct Diagnostic {
     /// How bad.
     pub severity: Severity,
+    /// What kind of notice it is, if it is one.
+    pub notice: Option<Notice>,
     /// What, in one line.
     pub message: String,
     /// Where.
@@ -76,13 +83,19 @@ impl Diagnostic {
     /// An error at `place`.
     #[must_use]
     pub fn error(place: Place, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Error, message: message.into(), place, hint: None }
+        Self { severity: Severity::Error, notice: None, message: message.into(), place, hint: None }
+    }
+
+    /// A notice of this kind at `place`.
+    #[must_use]
+    pub fn notice(notice: Notice, place: Place, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Notice, notice: Some(notice), message: message.into(), place, hint: None }
     }
 
     /// A warning at `place`.
     #[must_use]
     pub fn warning(place: Place, message: impl Into<String>) -> Self {
-        Self { severity: Severity::Warning, message: message.into(), place, hint: None }
+        Self { severity: Severity::Warning, notice: None, message: message.into(), place, hint: None }
     }
 
     /// Adds what to do about it.
@@ -112,6 +125,11 @@ impl Diagnostics {
         if diagnostic.severity == Severity::Error || !self.partial {
             self.list.push(diagnostic);
         }
+    }
+
+    /// Makes an error of whatever was found.
+    pub fn be_strict(&mut self) {
+        self.list.iter_mut().for_each(|diagnostic| diagnostic.severity = Severity::Error);
     }
 
     /// Whether anything found makes the configuration unusable.
@@ -168,6 +186,7 @@ impl Diagnostics {
             let source = self.sources.get(diagnostic.place.source);
             json!({
                 "severity": diagnostic.severity.name(),
+                "notice": diagnostic.notice.map(Notice::name),
                 "file": source.map(|source| source.path.to_string_lossy()),
                 "line": line,
                 "column": column,
@@ -191,9 +210,13 @@ impl Diagnostics {
     fn render_one(&self, renderer: &Renderer, diagnostic: &Diagnostic) -> String {
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,
+            Severity::Notice => Level::NOTE.with_name(Severity::Notice.name()),
             Severity::Warning => Level::WARNING,
         };
-        let title = level.primary_title(diagnostic.message.as_str());
+        let mut title = level.primary_title(diagnostic.message.as_str());
+        if let Some(notice) = diagnostic.notice {
+            title = title.id(notice.name());
+        }
         let Some(source) = self.sources.get(diagnostic.place.source) else {
             return renderer.render(&[Group::with_title(title)]);
         };

@@ -14,6 +14,7 @@ use super::document::Node;
 use super::document::Value;
 use super::limit;
 use super::limit::Limit;
+use super::notice::Notice;
 use super::template::Template;
 use crate::facts::Fact;
 use crate::facts::Stage;
@@ -39,8 +40,10 @@ pub struct Rule {
     pub mode: Mode,
     /// When its refusal is spoken, if not as early as possible.
     pub at: Option<At<Stage>>,
-    /// Whether a 421 may end the SMTP session.
+    /// Whether a 421 or 521 may end the SMTP session.
     pub disconnect: bool,
+    /// What is unusual in it, and meant.
+    pub allow: Vec<At<Notice>>,
 }
 
 /// What follows when a rule holds.
@@ -131,6 +134,9 @@ pub(super) fn read(
     let action = action(&mut fields, diagnostics);
     let mode = fields.take("mode").and_then(|node| node.choice(&MODES, diagnostics));
     let at = fields.take("at").and_then(|node| answer_stage(node, &ANSWER_STAGES, diagnostics));
+    let notices = Notice::ALL.map(|notice| (notice.name(), notice));
+    let allow = fields.take("allow").map(Node::one_or_more).unwrap_or_default();
+    let allow = allow.into_iter().filter_map(|node| node.choice(&notices, diagnostics)).collect();
     let disconnect = fields.take("disconnect").and_then(|node| disconnect(&node, &action, &limit, diagnostics));
     report_misplaced(&mut fields, diagnostics);
     fields.finish(diagnostics);
@@ -150,6 +156,7 @@ pub(super) fn read(
         mode: mode.map(|mode| mode.value).unwrap_or_default(),
         at,
         disconnect: disconnect.unwrap_or_default(),
+        allow,
     };
     if says_nothing && rule.mode == Mode::Enforce {
         let message = "this rule refuses everything that reaches it";

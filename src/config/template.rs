@@ -112,6 +112,16 @@ impl Template {
     }
 }
 
+/// As it was written.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
+            Part::Variable(variable) => write!(f, "{{{}}}", variable.name()),
+        })
+    }
+}
+
 impl FromStr for Template {
     type Err = TemplateError;
 

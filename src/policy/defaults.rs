@@ -47,7 +47,6 @@ pub(crate) const MALFORMED_RECIPIENT: Default = default(Class::Permanent, 1, 1, 
 
 const AUTHENTICATION_REQUIRED: Default = default(Class::Permanent, 30, 7, 0, "Authentication required");
 const TLS_REQUIRED: Default = default(Class::Permanent, 30, 7, 0, "Must issue a STARTTLS command first");
-const DISK_FULL: Default = default(Class::Transient, 52, 3, 1, "Insufficient system storage, try again later");
 const OVER_QUOTA: Default = default(Class::Permanent, 52, 2, 2, "Mailbox is full");
 const TOO_LARGE: Default = default(Class::Permanent, 52, 3, 4, "Message of {size} exceeds the size limit");
 const TOO_LARGE_FOR_RECIPIENT: Default =
@@ -59,8 +58,12 @@ const TOO_MANY_CONNECTIONS: Default =
 const TOO_MANY_AT_ONCE: Default =
     default(Class::Transient, 21, 7, 0, "Too many simultaneous connections, try again later");
 
-/// For what is counted, first at RCPT, then at MAIL and at the end. At RCPT not 452, which makes Exim open the next
-/// transaction at once; and not 451 4.7.1, which is what Postfix says when a milter is down.
+/// First at RCPT, then at MAIL and at the end. At RCPT not 452, which makes Exim open the next transaction at once; and not
+/// 451 4.7.1, which is what Postfix says when a milter is down.
+const DISK_FULL: [Default; 2] = [
+    default(Class::Transient, 51, 3, 0, "Insufficient system storage, try again later"),
+    default(Class::Transient, 52, 3, 1, "Insufficient system storage, try again later"),
+];
 const MESSAGE_RATE: [Default; 2] = rate("Message rate limit of {limit} reached, try again later");
 const RECIPIENT_RATE: [Default; 2] = rate("Recipient rate limit of {limit} reached, try again later");
 const VOLUME_RATE: [Default; 2] = rate("Volume rate limit of {limit} reached, try again later");
@@ -75,47 +78,74 @@ const BLOCKED_BY: [(Fact, &str); 6] = [
     (Fact::ClientName, "Client host {client_name} is blocked by local policy"),
 ];
 
-/// The default reply of a rule about `topic`, or about what it counts, that answers at `stage`.
-pub(crate) fn refusal(topic: &Topic, measure: Option<Measure>, stage: Stage) -> Default {
-    if let Some(measure) = measure {
-        return limit(measure, stage);
-    }
-    let by_fact = [
-        (Fact::OverQuota, OVER_QUOTA),
-        (Fact::Size, if topic.asks(Fact::Recipient) { TOO_LARGE_FOR_RECIPIENT } else { TOO_LARGE }),
-        (Fact::DiskFree, DISK_FULL),
-        (Fact::Recipients, TOO_MANY_RECIPIENTS),
-        (Fact::SenderLoginMismatch, NOT_YOUR_SENDER),
-    ];
-    let named = by_fact.into_iter().find(|(fact, _)| topic.asks(*fact)).map(|(_, default)| default);
-    named.unwrap_or_else(|| blocked(topic))
+/// What a rule's refusal is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Case {
+    /// Somebody or something that is named, by the text to say; or nothing in particular.
+    Blocked(&'static str),
+    DiskFull,
+    LoginMissing,
+    NotYourSender,
+    OverQuota,
+    /// A limit, by what it counts.
+    Rate(Measure),
+    TlsMissing,
+    TooLarge,
+    TooLargeForRecipient,
+    TooManyRecipients,
 }
 
-/// Where a rule names a stranger, the stranger is the point; else the missing login or encryption is.
-fn blocked(topic: &Topic) -> Default {
-    let mut named = BLOCKED_BY.iter().filter(|(fact, _)| topic.asks(*fact));
-    if let Some((_, text)) = named.next() {
-        if topic.has_alternatives && named.next().is_some() {
-            return BLOCKED;
+impl Case {
+    /// The case of a rule about `topic`, or about what it counts.
+    pub(crate) fn of(topic: &Topic, measure: Option<Measure>) -> Self {
+        if let Some(measure) = measure {
+            return Self::Rate(measure);
         }
-        return Default { text, ..BLOCKED };
+        let by_fact = [
+            (Fact::OverQuota, Self::OverQuota),
+            (Fact::Size, if topic.asks(Fact::Recipient) { Self::TooLargeForRecipient } else { Self::TooLarge }),
+            (Fact::DiskFree, Self::DiskFull),
+            (Fact::Recipients, Self::TooManyRecipients),
+            (Fact::SenderLoginMismatch, Self::NotYourSender),
+        ];
+        let named = by_fact.into_iter().find(|(fact, _)| topic.asks(*fact)).map(|(_, case)| case);
+        named.unwrap_or_else(|| Self::blocked(topic))
     }
-    match (topic.must_authenticate, topic.must_encrypt) {
-        (true, _) => AUTHENTICATION_REQUIRED,
-        (false, true) => TLS_REQUIRED,
-        (false, false) => BLOCKED,
-    }
-}
 
-fn limit(measure: Measure, stage: Stage) -> Default {
-    let [at_rcpt, elsewhere] = match measure {
-        Measure::Connections => return TOO_MANY_CONNECTIONS,
-        Measure::Concurrent => return TOO_MANY_AT_ONCE,
-        Measure::Bytes => VOLUME_RATE,
-        Measure::Messages => MESSAGE_RATE,
-        Measure::Recipients => RECIPIENT_RATE,
-    };
-    if stage == Stage::Rcpt { at_rcpt } else { elsewhere }
+    /// Where a rule names a stranger, the stranger is the point; else the missing login or encryption is.
+    fn blocked(topic: &Topic) -> Self {
+        let mut named = BLOCKED_BY.iter().filter(|(fact, _)| topic.asks(*fact));
+        if let Some((_, text)) = named.next() {
+            let is_uncertain = topic.has_alternatives && named.next().is_some();
+            return Self::Blocked(if is_uncertain { BLOCKED.text } else { text });
+        }
+        match (topic.must_authenticate, topic.must_encrypt) {
+            (true, _) => Self::LoginMissing,
+            (false, true) => Self::TlsMissing,
+            (false, false) => Self::Blocked(BLOCKED.text),
+        }
+    }
+
+    /// What is said in this case at `stage`.
+    pub(crate) fn reply(self, stage: Stage) -> Default {
+        let [at_rcpt, elsewhere] = match self {
+            Self::Blocked(text) => return Default { text, ..BLOCKED },
+            Self::LoginMissing => return AUTHENTICATION_REQUIRED,
+            Self::NotYourSender => return NOT_YOUR_SENDER,
+            Self::OverQuota => return OVER_QUOTA,
+            Self::TlsMissing => return TLS_REQUIRED,
+            Self::TooLarge => return TOO_LARGE,
+            Self::TooLargeForRecipient => return TOO_LARGE_FOR_RECIPIENT,
+            Self::TooManyRecipients => return TOO_MANY_RECIPIENTS,
+            Self::Rate(Measure::Connections) => return TOO_MANY_CONNECTIONS,
+            Self::Rate(Measure::Concurrent) => return TOO_MANY_AT_ONCE,
+            Self::DiskFull => DISK_FULL,
+            Self::Rate(Measure::Bytes) => VOLUME_RATE,
+            Self::Rate(Measure::Messages) => MESSAGE_RATE,
+            Self::Rate(Measure::Recipients) => RECIPIENT_RATE,
+        };
+        if stage == Stage::Rcpt { at_rcpt } else { elsewhere }
+    }
 }
 
 const fn rate(text: &'static str) -> [Default; 2] {

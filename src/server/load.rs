@@ -25,6 +25,16 @@ pub struct Loaded {
     pub diagnostics: Diagnostics,
 }
 
+impl Loaded {
+    /// Takes whatever was found for an error.
+    pub fn be_strict(&mut self) {
+        self.diagnostics.be_strict();
+        if self.diagnostics.has_errors() {
+            self.policy = None;
+        }
+    }
+}
+
 /// Reads the configuration at `path` and, in order of their names, the `.toml` files of `conf.d` beside it; without a path
 /// the built-in one. Names that start with a dot are left out, as editors keep their own files under such.
 ///

@@ -8,15 +8,20 @@ mod aspect;
 mod questions;
 mod references;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Policy;
 use super::Rule;
 use super::condition::Condition;
-use super::defaults;
+use super::defaults::Case;
 use super::limit::Counter;
 use super::limit::Limit;
 use super::limit::Measure;
+use super::lint;
+use super::lint::Known;
+use super::lint::Linter;
+use super::lint::Spoken;
 use super::needs::Needs;
 use super::outline::Outline;
 use super::plan::Outcome;
@@ -24,7 +29,6 @@ use super::plan::Plan;
 use super::plan::Purpose;
 use super::plan::Refuse;
 use super::plan::Test;
-use super::replies;
 use crate::config;
 use crate::config::Action;
 use crate::config::At;
@@ -32,6 +36,7 @@ use crate::config::Config;
 use crate::config::Diagnostic;
 use crate::config::Diagnostics;
 use crate::config::Mode;
+use crate::config::Notice;
 use crate::config::Template;
 use crate::facts::Fact;
 use crate::facts::Stage;
@@ -77,6 +82,8 @@ struct Compiler<'a> {
     /// The rule that always decides, so that nothing below it is ever reached.
     unconditional: Option<String>,
     asks_true_size: bool,
+    /// The notices that the rule being compiled gives, or would give.
+    given: BTreeSet<Notice>,
 }
 
 impl<'a> Compiler<'a> {
@@ -92,6 +99,7 @@ impl<'a> Compiler<'a> {
             early_exemptions: Vec::new(),
             unconditional: None,
             asks_true_size: false,
+            given: BTreeSet::new(),
         }
     }
 
@@ -108,6 +116,9 @@ impl<'a> Compiler<'a> {
             latest = latest.max(judged);
             self.aspect(index, rule, &condition, &questions, aspect, judged);
         }
+        self.linter(rule).demands(rule);
+        self.linter(rule).finish();
+        self.given.clear();
         if exempts && rule.mode == Mode::Enforce && latest > self.barrier.0 {
             self.barrier = (latest, rule.name.value.clone());
         }
@@ -166,6 +177,9 @@ impl<'a> Compiler<'a> {
             Action::Accept | Action::AddHeader(_) | Action::Discard | Action::Quarantine => judged.max(Stage::Mail),
         };
         let outcome = self.outcome(rule, questions, aspect, answered, of_recipient);
+        if let Outcome::Refuse(refuse) = &outcome {
+            notes.extend(lint::rewriting(refuse.status, answered).map(str::to_owned));
+        }
         self.outline(rule, questions, aspect, (judged, answered), &outcome, notes);
         self.asks_true_size |= answered == Stage::EndOfMessage && questions.asks(Fact::Size);
         let limit = aspect.measure.zip(rule.limit.as_ref()).map(|(measure, limit)| Limit {
@@ -230,9 +244,9 @@ impl<'a> Compiler<'a> {
         judged: Stage,
         notes: &mut Vec<String>,
     ) -> Stage {
-        let default = defaults::refusal(&Questions::of(rule).topic(), aspect.measure, judged).status;
+        let default = Case::of(&Questions::of(rule).topic(), aspect.measure).reply(judged).status;
         let status = reply.map_or(default, |reply| reply.value.status);
-        let survives = replies::survives_connect(status);
+        let survives = lint::survives_connect(status);
         match &rule.at {
             Some(at) if at.value < judged => {
                 self.answers_too_early(rule, at, aspect, judged);
@@ -246,9 +260,7 @@ impl<'a> Compiler<'a> {
                 Stage::Mail
             }
             Some(at) => {
-                if at.value == Stage::Connect {
-                    notes.push("at CONNECT the MTA keeps the code, but may put its own text".to_owned());
-                } else if at.value > judged {
+                if at.value > judged {
                     notes.push(format!("waits until {0}: at = \"{0}\"", at.value));
                 }
                 at.value
@@ -291,7 +303,7 @@ impl<'a> Compiler<'a> {
         answered: Stage,
         of_recipient: bool,
     ) -> Outcome {
-        let known = replies::Known {
+        let known = Known {
             stage: answered,
             recipient: of_recipient || answered == Stage::Rcpt,
             limit: rule.limit.is_some(),
@@ -303,22 +315,33 @@ impl<'a> Compiler<'a> {
             Action::Discard => Outcome::Discard,
             Action::Quarantine => Outcome::Quarantine,
             Action::AddHeader(field) => {
-                replies::check_text(&field.value.value, &field.place, known, self.diagnostics);
+                self.linter(rule).text(&field.value.value, &field.place, known);
                 Outcome::AddHeader(field.value.clone())
             }
             Action::Refuse(reply) => {
-                let default = defaults::refusal(&questions.topic(), aspect.measure, answered);
+                let case = Case::of(&questions.topic(), aspect.measure);
+                let default = case.reply(answered);
                 let text: Template = default.text.parse().unwrap_or_default();
                 let Some(reply) = reply else {
                     return Outcome::Refuse(Refuse { status: default.status, text });
                 };
-                replies::check_status(reply, rule.disconnect, known, self.diagnostics);
-                replies::check_text(&reply.value.text, &reply.place, known, self.diagnostics);
+                self.linter(rule).reply(&Spoken {
+                    reply,
+                    disconnect: rule.disconnect,
+                    case,
+                    asks_recipient: questions.asks(Fact::Recipient) || questions.asks(Fact::OverQuota),
+                    asks_disk: questions.asks(Fact::DiskFree),
+                    known,
+                });
                 let written = &reply.value.text;
                 let text = if written.is_empty() { text } else { written.clone() };
                 Outcome::Refuse(Refuse { status: reply.value.status, text })
             }
         }
+    }
+
+    fn linter<'b>(&'b mut self, rule: &'b config::Rule) -> Linter<'b> {
+        Linter::new(rule, &mut self.given, self.diagnostics)
     }
 
     fn outline(
@@ -330,9 +353,8 @@ impl<'a> Compiler<'a> {
         outcome: &Outcome,
         notes: Vec<String>,
     ) {
-        let shown = |template: &Template| replies::show(template);
         let reply = match outcome {
-            Outcome::Refuse(refuse) => Some((refuse.status, shown(&refuse.text))),
+            Outcome::Refuse(refuse) => Some((refuse.status, refuse.text.to_string())),
             Outcome::Accept | Outcome::AddHeader(_) | Outcome::Discard | Outcome::Quarantine => None,
         };
         let has_effect_at_end = matches!(outcome, Outcome::AddHeader(_) | Outcome::Discard | Outcome::Quarantine);

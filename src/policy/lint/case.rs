@@ -1,0 +1,186 @@
+//! Whether a reply fits what its rule is about: temporary for what passes, permanent for what does not, the code that tells
+//! the sender what to do.
+
+use super::Linter;
+use super::Spoken;
+use crate::config;
+use crate::config::Action;
+use crate::config::At;
+use crate::config::Comparison;
+use crate::config::Notice;
+use crate::config::Operator;
+use crate::config::Question;
+use crate::facts::Fact;
+use crate::facts::Stage;
+use crate::policy::defaults::Case;
+use crate::reply::Class;
+
+/// Fewer recipients than a server has to take (RFC 5321 §4.5.3.1.8).
+const FEWEST_RECIPIENTS: u64 = 100;
+
+/// What speaks against a reply.
+struct Objection {
+    notice: Notice,
+    message: String,
+    /// What to say, if not what the rule would say by itself.
+    better: Option<&'static str>,
+}
+
+pub(super) fn check(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
+    let Some(Objection { notice, message, better }) = against_case(spoken).or_else(|| against_code(spoken)) else {
+        return;
+    };
+    let default = spoken.case.reply(spoken.known.stage).status;
+    let hint = better.map_or_else(|| format!("use {default}"), str::to_owned);
+    let place = linter.place_of_status(spoken.reply);
+    linter.notice(notice, place, message, hint);
+}
+
+/// What speaks against the reply in this case.
+fn against_case(spoken: &Spoken<'_>) -> Option<Objection> {
+    let status = spoken.reply.value.status;
+    let code = status.code();
+    let is_temporary = status.class() == Class::Transient;
+    let says_mailbox_full = (status.enhanced().subject, status.enhanced().detail) == (2, 2);
+    let objection = |notice, message: String| Some(Objection { notice, message, better: None });
+    match spoken.case {
+        Case::LoginMissing if code != 530 => {
+            objection(Notice::Login, format!("{code} does not make a mail program ask for a login; 530 does"))
+        }
+        Case::TlsMissing if code != 530 => {
+            objection(Notice::Login, format!("{code} does not tell the client to use STARTTLS; 530 does"))
+        }
+        Case::TooLarge | Case::TooLargeForRecipient if says_mailbox_full => {
+            let message = format!("{status} says that the mailbox is full, not that the message is too large");
+            objection(Notice::MailboxFull, message)
+        }
+        Case::TooLarge | Case::TooLargeForRecipient if is_temporary && !spoken.asks_disk => {
+            let message = "a message that is too large stays so: the sender tries for days, then it bounces";
+            objection(Notice::Temporary, message.to_owned())
+        }
+        Case::Rate(_) | Case::DiskFull if !is_temporary => {
+            objection(Notice::Permanent, format!("{status} bounces what waiting would cure"))
+        }
+        Case::TooManyRecipients if code == 552 => {
+            let message =
+                "552 for too many recipients is final for Postfix as a client; after 452 the rest is sent later";
+            objection(Notice::At552, message.to_owned())
+        }
+        Case::Blocked(_)
+        | Case::DiskFull
+        | Case::LoginMissing
+        | Case::NotYourSender
+        | Case::OverQuota
+        | Case::Rate(_)
+        | Case::TlsMissing
+        | Case::TooLarge
+        | Case::TooLargeForRecipient
+        | Case::TooManyRecipients => None,
+    }
+}
+
+/// What speaks against the code in any case but one.
+fn against_code(spoken: &Spoken<'_>) -> Option<Objection> {
+    let status = spoken.reply.value.status;
+    let detail = (status.enhanced().subject, status.enhanced().detail);
+    let stage = spoken.known.stage;
+    let counts_recipients = spoken.case == Case::TooManyRecipients;
+    let default = spoken.case.reply(stage).status;
+    match status.code() {
+        452 if stage == Stage::Rcpt && !counts_recipients => Some(Objection {
+            notice: Notice::At452,
+            message: "452 at RCPT says that a message has too many recipients: Exim opens the next one at once"
+                .to_owned(),
+            better: (spoken.case == Case::OverQuota)
+                .then_some("use 450 4.2.2 to have it tried again, 552 5.2.2 if not"),
+        }),
+        503 if !(counts_recipients && stage == Stage::Data) => Some(Objection {
+            notice: Notice::At503,
+            message: "503 tells the client that it sent its commands in the wrong order".to_owned(),
+            better: None,
+        }),
+        451 if detail == (7, 1) => Some(Objection {
+            notice: Notice::MilterDown,
+            message: "451 4.7.1 is what Postfix says when a milter is down".to_owned(),
+            better: (default.class() == Class::Permanent).then_some("use 450 4.7.1, and the two can be told apart"),
+        }),
+        550..=559 if matches!(detail, (1, 1 | 6) | (2, 1)) && !spoken.asks_recipient => Some(Objection {
+            notice: Notice::DeadAddress,
+            message: format!("{status} has senders drop the recipient's address, and this rule does not look at it"),
+            better: None,
+        }),
+        _ => None,
+    }
+}
+
+/// What a rule demands of strangers, whatever it says.
+pub(super) fn check_demands(rule: &config::Rule, linter: &mut Linter<'_>) {
+    if !matches!(rule.action, Action::Refuse(_)) {
+        return;
+    }
+    let mut questions: Vec<(&At<Question>, bool)> = Vec::new();
+    rule.when.for_each(true, &mut |question, positive| questions.push((question, positive)));
+    let mut excepted = Vec::new();
+    if let Some(unless) = &rule.unless {
+        unless.for_each(true, &mut |question, _| excepted.push(question.value.fact()));
+    }
+    if !excepted.contains(&Fact::Recipients) {
+        check_recipient_limit(&questions, linter);
+    }
+    if !excepted.contains(&Fact::Port) && !excepted.contains(&Fact::Listener) {
+        check_tls(&questions, linter);
+    }
+}
+
+fn check_recipient_limit(questions: &[(&At<Question>, bool)], linter: &mut Linter<'_>) {
+    for (question, positive) in questions {
+        let Question::Recipients(comparison) = &question.value else {
+            continue;
+        };
+        if let Some(most) = most_allowed(*comparison).filter(|most| *positive && *most < FEWEST_RECIPIENTS) {
+            let message = format!("only {most} recipients are let through; RFC 5321 §4.5.3.1.8 has servers take 100");
+            let hint = "with 452 4.5.3 a server sends the rest in another message; a mail program gives up";
+            linter.notice(Notice::RecipientLimit, question.place.clone(), message, hint);
+        }
+    }
+}
+
+/// How many a comparison lets through, if it refuses what is more.
+const fn most_allowed(comparison: Comparison) -> Option<u64> {
+    match comparison.operator {
+        Operator::Greater => Some(comparison.bound),
+        Operator::GreaterOrEqual => Some(comparison.bound.saturating_sub(1)),
+        Operator::Equal | Operator::Less | Operator::LessOrEqual => None,
+    }
+}
+
+/// Encryption demanded of everybody who comes in at port 25, or of everybody whatever the port.
+fn check_tls(questions: &[(&At<Question>, bool)], linter: &mut Linter<'_>) {
+    let Some((tls, _)) =
+        questions.iter().find(|(question, positive)| *positive && matches!(question.value, Question::Tls(false)))
+    else {
+        return;
+    };
+    let narrows = |(question, positive): &(&At<Question>, bool)| match &question.value {
+        Question::Port(ports) => *positive && !ports.contains(&25),
+        Question::Authenticated(authenticated) => *positive && *authenticated,
+        Question::Tls(_) | Question::Size(_) | Question::Recipients(_) | Question::DiskFree { .. } => false,
+        // Somebody in particular: then it was agreed upon.
+        Question::Client(_)
+        | Question::ClientName(_)
+        | Question::Helo(_)
+        | Question::Listener(_)
+        | Question::Login(_)
+        | Question::OverQuota(_)
+        | Question::Recipient(_)
+        | Question::Sender(_)
+        | Question::SenderDomain(_)
+        | Question::SenderLoginMismatch(_) => *positive,
+    };
+    if questions.iter().any(narrows) {
+        return;
+    }
+    let message = "a server that takes mail from the Internet must not demand TLS (RFC 3207 §4)";
+    let hint = "add when.port = [465, 587], or name those with whom it is agreed";
+    linter.notice(Notice::TlsOnPort25, tls.place.clone(), message, hint);
+}
