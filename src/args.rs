@@ -22,9 +22,12 @@ pub(crate) enum Command {
     /// Exits with 0 if it has no error, with 2 if it has one. Addresses, groups and paths are only tried by `serve`; of
     /// groups and paths that do not exist here a warning tells.
     ///
+    /// Replies are judged, too: one that is illegal where it is said, or does harm, is an error; one that is unusual gives a
+    /// notice with the better code and why. A rule for which that is meant says so with `allow`.
+    ///
     /// With `--format json`, standard output is one object, whatever the exit code: `configuration` (the file's name),
-    /// `valid`, `diagnostics` and `plan`. Each diagnostic has `severity` ("error" or "warning"), `file`, `line` and `column`
-    /// (from 1, or null for a file that cannot be read), `message` and `hint` (or null). Each entry of the plan is one
+    /// `valid`, `diagnostics` and `plan`. Each diagnostic has `severity` ("error", "notice" or "warning"), `notice` (its name,
+    /// or null), `file`, `line` and `column` (from 1, or null for a file that cannot be read), `message` and `hint` (or null). Each entry of the plan is one
     /// judgement of one rule, in order; a rule has several where it is judged more than once. It has `rule`, `action`
     /// ("accept", "add_header", "discard", "quarantine", "refuse"), `mode`, `facts` (what it asks), `counts` (its limit, or
     /// null), `known_at`, `judged_at` and `answered_at` (stages), `reply` (or null) and `notes`.
@@ -38,6 +41,49 @@ pub(crate) enum Command {
         /// How to show the result
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         format: Format,
+        /// Take notices and warnings for errors
+        #[arg(long)]
+        strict: bool,
+    },
+    /// List the catalogue of reply codes, or search it
+    ///
+    /// Words of the pattern that all have to fit: a code or how it begins (550, 55, 5.7, 4yz), a stage (rcpt), an RFC (RFC 7505),
+    /// a vendor, or a word of the name, the meaning or the causes. Exits with 1 if nothing fits.
+    Codes {
+        /// What to look for [default: everything]
+        #[arg(value_name = "PATTERN")]
+        pattern: Vec<String>,
+        /// How to show the result
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: Format,
+    },
+    /// Explain a reply code, or every reply in a text, a bounce or a mail log
+    ///
+    /// TEXT is anything with a code in it: 550, 5.7.1, "550 5.7.1 Go away", a line of Postfix's or Sendmail's log, the Status
+    /// or Diagnostic-Code of a bounce; or the name of a file with such text; or - for standard input, which is also read when
+    /// there is no TEXT. Numbers that are no codes are left alone. Of a log of more than ten lines, or a text with more than
+    /// ten different replies, a summary is shown. Exits with 1 if no code was found.
+    ///
+    /// With `--format json`, standard output is one object: `lines` (how many were read), `replies` (how many were found),
+    /// `explanations` (of each different reply, in order; null with a summary) and `summary` (or null). A line of the summary has
+    /// `count`, `share` (0 to 1), `code`, `enhanced_code`, `said_by` ("milter", "mta", "nobody", "remote", "unknown"), `meaning`, `first` (what
+    /// to do first) and `rules` (how often each rule's text was met).
+    Explain {
+        /// What to explain [default: standard input]
+        #[arg(value_name = "TEXT")]
+        text: Vec<String>,
+        /// Whose rules to look for in texts [default: /etc/postward/postward.toml, or the built-in one if there is none]
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Read this file (- for standard input), whatever its name
+        #[arg(long, value_name = "FILE", conflicts_with = "text")]
+        file: Option<PathBuf>,
+        /// How to show the result
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: Format,
+        /// Count replies, however few there are
+        #[arg(long)]
+        summary: bool,
     },
     /// Run the daemon
     ///

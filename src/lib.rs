@@ -38,7 +38,9 @@
 //! assert_eq!(policy.rules()[0].name, "submission-needs-login");
 //! ```
 
+pub mod codes;
 pub mod config;
+pub mod explain;
 pub mod facts;
 pub mod lookup;
 pub mod metrics;

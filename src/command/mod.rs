@@ -1,0 +1,102 @@
+//! The commands: each reads what it needs, asks the library, and prints.
+
+mod check;
+mod codes;
+mod explain;
+mod serve;
+
+use std::io;
+use std::io::IsTerminal as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use postward::config::Config;
+use postward::config::Severity;
+use postward::policy::Policy;
+use postward::server::Loaded;
+
+pub(crate) use check::check;
+pub(crate) use codes::codes;
+pub(crate) use explain::Inquiry;
+pub(crate) use explain::explain;
+pub(crate) use serve::serve;
+
+/// Read when no other file is named.
+const DEFAULT_PATH: &str = "/etc/postward/postward.toml";
+
+/// The answer is no, or the daemon could not start or go on.
+const FAILED: u8 = 1;
+
+/// Bad usage or configuration.
+const BAD_CONFIGURATION: u8 = 2;
+
+/// The file named, else the default one; `None`, the built-in configuration, only if there surely is no such file: one that
+/// may not be seen must not be passed over.
+fn configuration_path(named: Option<PathBuf>, default: &Path) -> Option<PathBuf> {
+    let is_missing = || default.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if named.is_none() && is_missing() { None } else { Some(named.unwrap_or_else(|| default.to_owned())) }
+}
+
+fn source_name(path: Option<&Path>) -> String {
+    path.map_or_else(|| "the built-in configuration".to_owned(), |path| path.display().to_string())
+}
+
+/// Shows what is wrong with the configuration that was read; an error ends the program, and the `consequence` is told.
+fn read(
+    loaded: Result<Loaded, (PathBuf, io::Error)>,
+    path: Option<&Path>,
+    consequence: &str,
+) -> Result<(Config, Policy), ExitCode> {
+    let Loaded { config, policy, diagnostics } = loaded.map_err(|(path, error)| {
+        complain(&format!("postward: cannot read {}: {error}\n", path.display()));
+        ExitCode::from(BAD_CONFIGURATION)
+    })?;
+    complain(&diagnostics.render(io::stderr().is_terminal()));
+    match policy {
+        Some(policy) => Ok((config, policy)),
+        None => {
+            let errors = diagnostics.sorted().iter().filter(|d| d.severity == Severity::Error).count();
+            let plural = if errors == 1 { "" } else { "s" };
+            complain(&format!("postward: {errors} error{plural} in {}{consequence}\n", source_name(path)));
+            Err(ExitCode::from(BAD_CONFIGURATION))
+        }
+    }
+}
+
+/// Writes to standard output. Where that is closed, or full, the command has failed.
+fn print(text: &str, code: ExitCode) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn failed(message: &str) -> ExitCode {
+    complain(&format!("postward: {message}\n"));
+    ExitCode::from(FAILED)
+}
+
+/// Writes to standard error; where that is closed, nobody can be told.
+fn complain(text: &str) {
+    _ = io::stderr().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_default_is_replaced_by_the_built_in_one() {
+        let directory = std::env::temp_dir().join(format!("postward-main-{}", std::process::id()));
+        std::fs::create_dir(&directory).unwrap();
+        let default = directory.join("postward.toml");
+        assert_eq!(configuration_path(None, &default), None);
+        assert_eq!(configuration_path(Some("x".into()), &default), Some("x".into()));
+        std::os::unix::fs::symlink("nowhere", &default).unwrap();
+        assert_eq!(configuration_path(None, &default), Some(default.clone()));
+        assert_eq!(configuration_path(None, &default.join("below")), None);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

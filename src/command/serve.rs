@@ -1,0 +1,205 @@
+//! `postward serve`: the daemon.
+
+use std::io;
+use std::io::IsTerminal as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::stat::Mode;
+use nix::sys::stat::umask;
+use postward::config::Config;
+use postward::config::LogFormat;
+use postward::policy::Policy;
+use postward::server;
+use postward::server::Server;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tracing_subscriber::EnvFilter;
+
+use super::DEFAULT_PATH;
+use super::FAILED;
+use super::complain;
+use super::configuration_path;
+use super::failed;
+use super::read;
+use super::source_name;
+use crate::log::Log;
+
+/// How long a look-up that hangs may hold up the end.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
+
+pub(crate) fn serve(config: Option<PathBuf>) -> ExitCode {
+    let path = configuration_path(config, Path::new(DEFAULT_PATH));
+    let (config, policy) = match read(server::load(path.as_deref()), path.as_deref(), "; nothing was started") {
+        Ok(read) => read,
+        Err(code) => return code,
+    };
+    let log = match start_log(config.log.format) {
+        Ok(log) => log,
+        Err(error) => return failed(&format!("cannot start the log: {error}")),
+    };
+    // Sockets get their mode after they are bound; until then they are nobody else's.
+    umask(Mode::from_bits_truncate(0o177));
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("cannot start: {error}")),
+    };
+    let code = runtime.block_on(run(&config, policy, path.as_deref(), &log));
+    runtime.shutdown_timeout(SHUTDOWN_TIME);
+    log.flush();
+    code
+}
+
+async fn run(config: &Config, policy: Policy, path: Option<&Path>, log: &Log) -> ExitCode {
+    let server = match Server::bind(config, policy).await {
+        Ok(server) => server,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let stop = match stop_signal() {
+        Ok(stop) => stop,
+        Err(error) => return failed(&format!("cannot watch for signals: {error}")),
+    };
+    announce(&server, path);
+    // Whoever waits for READY may then look where it listens.
+    log.flush();
+    notify(&[sd_notify::NotifyState::Ready]);
+    let stopped = server.run(stop).await;
+    tracing::info!("stopped");
+    if stopped { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
+
+/// Done when the daemon shall stop: SIGTERM or SIGINT. SIGHUP, which would end a program that ignores it, is only noted.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => tracing::warn!("SIGHUP: this version cannot reload; restart it instead"),
+            }
+        }
+        tracing::info!("stopping: taking no new connections, waiting for open transactions");
+        notify(&[sd_notify::NotifyState::Stopping]);
+    })
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot notify the service manager");
+    }
+}
+
+/// Says where it listens; with the built-in configuration also what to tell the MTAs.
+fn announce(server: &Server, path: Option<&Path>) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %source_name(path), "postward");
+    for endpoint in server.endpoints() {
+        tracing::info!("listening on {endpoint}");
+    }
+    if let Some(address) = server.http_address() {
+        tracing::info!("metrics on http://{address}/metrics");
+    }
+    if path.is_none() {
+        let lines: String = server.endpoints().map(|endpoint| paste_lines(&endpoint)).collect();
+        let text = format!("\nNo configuration at {DEFAULT_PATH}: running the built-in one.\n{lines}");
+        // Advice on a closed standard output is advice that nobody wants.
+        _ = io::stdout().write_all(text.as_bytes());
+    }
+}
+
+/// What to paste into the MTAs' configurations.
+fn paste_lines(endpoint: &str) -> String {
+    let sendmail = match endpoint.strip_prefix("inet:").and_then(|rest| rest.rsplit_once(':')) {
+        Some((host, port)) if host.starts_with('[') => format!("inet6:{port}@{}", host.trim_matches(['[', ']'])),
+        Some((host, port)) => format!("inet:{port}@{host}"),
+        None => endpoint.replacen("unix:", "local:", 1),
+    };
+    format!(
+        "\nPostfix, main.cf:\n\n    smtpd_milters = {endpoint}\n    milter_default_action = tempfail\n\n\
+         or, behind other milters and with settings of its own:\n\n    \
+         {{ {endpoint}, default_action=tempfail, connect_timeout=5s, command_timeout=15s }}\n\n\
+         Sendmail, sendmail.mc:\n\n    INPUT_MAIL_FILTER(`postward', `S={sendmail}, F=T, T=C:5s;S:10s;R:10s;E:5m')\n\n"
+    )
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses what (default: info). The journal has times of its own. Nothing that is
+/// wrong with standard error may hold up or end a task, so what panics tell goes the same way.
+fn start_log(format: LogFormat) -> io::Result<Arc<Log>> {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = log_filter(&wanted).unwrap_or_else(|problem| {
+        complain(&format!("postward: RUST_LOG: {problem}; using info\n"));
+        EnvFilter::new("info")
+    });
+    let log = Log::start()?;
+    let lines = tracing_subscriber::fmt()
+        .with_writer(Arc::clone(&log))
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_target(false);
+    match format {
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => lines.with_ansi(false).without_time().init(),
+        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
+    }
+    std::panic::set_hook(Box::new(|panic| tracing::error!(panic = panic.to_string(), "a bug was met")));
+    Ok(log)
+}
+
+/// Takes a bare word for a level only: as the name of a module, which the crate would take it for, a misspelt level silences
+/// the whole log.
+fn log_filter(wanted: &str) -> Result<EnvFilter, String> {
+    let words: Vec<&str> = wanted.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    for word in words.iter().filter(|word| !word.contains(['=', '['])) {
+        let is_level = word.parse::<tracing::level_filters::LevelFilter>().is_ok();
+        if !is_level {
+            return Err(format!("`{word}` is not a level (off, error, warn, info, debug, trace)"));
+        }
+    }
+    let wanted = if words.is_empty() { "info".to_owned() } else { words.join(",") };
+    EnvFilter::try_new(wanted).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use postward::server::Loaded;
+
+    use super::*;
+
+    #[test]
+    fn both_mtas_lines_are_shown_for_every_kind_of_endpoint() {
+        for (endpoint, sendmail) in [
+            ("inet:127.0.0.1:8891", "S=inet:8891@127.0.0.1,"),
+            ("inet:[::1]:8891", "S=inet6:8891@::1,"),
+            ("unix:/run/postward/postward.sock", "S=local:/run/postward/postward.sock,"),
+        ] {
+            let text = paste_lines(endpoint);
+            assert!(text.contains(&format!("\n    smtpd_milters = {endpoint}\n")), "{text}");
+            assert!(text.contains(sendmail), "{text}");
+        }
+    }
+
+    /// A misspelt level would be taken for a module and silence everything.
+    #[test]
+    fn a_word_that_is_no_level_is_not_a_filter() {
+        for wanted in ["", "warn", "debug,postward=trace", "off", "info, hyper=warn"] {
+            assert!(log_filter(wanted).is_ok(), "{wanted}");
+        }
+        for wanted in ["debgu", "verbose", "info,debgu", "postward=debgu"] {
+            assert!(log_filter(wanted).is_err(), "{wanted}");
+        }
+    }
+
+    /// What the built-in configuration listens on is what the README tells people to paste.
+    #[test]
+    fn the_built_in_configuration_is_the_default_endpoint() {
+        let Loaded { config, policy, .. } = server::load(None).unwrap();
+        assert!(policy.is_some());
+        assert_eq!(config.server.listen[0].value.to_string(), "inet:127.0.0.1:8891");
+    }
+}
