@@ -11,17 +11,19 @@
 //!
 //! - [`facts`]: the stages of an SMTP session; what is known of client, envelope and message, and from when on; questions
 //!   to the world outside and their answers. Plain data.
+//! - [`codes`]: the catalogue: what each reply code means, who may say it when, what to do about it. Plain data.
 //! - [`reply`]: an SMTP reply that cannot be wrong: one class, a code, an enhanced code, printable text.
 //! - [`wire`]: bytes to frames, commands and responses, and back. No IO.
 //! - [`config`]: TOML text to checked values that know their place in the file. All errors are reported at once.
 //! - [`policy`]: those values compiled into one plan for each stage; facts in, judgement out. Past compiling nothing about
 //!   a rule can fail.
 //! - [`session`]: one MTA connection as a state machine: commands in, actions out. Start here to see a message judged.
+//! - [`explain`]: finds the replies in a text or log, and says what they mean and which rule said them.
 //! - [`lookup`]: answers questions: counters of limits, free disk space. Holds what a message has reserved.
 //! - [`metrics`]: counts decisions, for Prometheus.
 //! - [`server`]: listeners, tasks, time-outs, shutdown, HTTP: everything that waits.
 //!
-//! The program (`main.rs`) adds arguments, signals, the log and exit codes.
+//! The program (`main.rs`, `command`) adds arguments, signals, the log and exit codes.
 //!
 //! From [`facts`] to [`session`] there is no IO, no async, no clock and no lock; a module imports only from those that
 //! ARCHITECTURE.md puts below it.

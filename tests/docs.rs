@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use postward::config::Config;
 use postward::config::Diagnostics;
+use postward::config::Notice;
 use postward::config::Severity;
 use postward::config::Source;
 use postward::config::Variable;
@@ -101,6 +102,7 @@ fn every_default_reply_is_the_one_in_the_table() {
         ("`size`", "when.size = \"> 1 MiB\"", Stage::Mail),
         ("`size` and `recipient`", "when = { size = \"> 1 MiB\", recipient = \"@l\" }", Stage::Rcpt),
         ("`disk_free`", "when.disk_free = { path = \"/\", below = \"1 GiB\" }", Stage::Mail),
+        ("`disk_free`, at RCPT", "when.disk_free = { path = \"/\", below = \"1 GiB\" }\nat = \"rcpt\"", Stage::Rcpt),
         ("`recipients`", "when.recipients = \"> 10\"", Stage::Rcpt),
         ("`sender_login_mismatch`", "when.sender_login_mismatch = \"@l\"", Stage::Mail),
         ("`recipient`", "when.recipient = \"b.example\"", Stage::Rcpt),
@@ -184,6 +186,13 @@ fn every_key_is_explained() {
 fn every_variable_is_explained() {
     for variable in Variable::ALL {
         expect_row("docs/configuration.md", &format!("\n| `{{{}}}` |", variable.name()));
+    }
+}
+
+#[test]
+fn every_notice_is_explained() {
+    for notice in Notice::ALL {
+        expect_row("docs/configuration.md", &format!("\n| `{}` | {} |", notice.name(), notice.meaning()));
     }
 }
 
