@@ -124,6 +124,7 @@ fn what_is_allowed_is_not_reported() {
         ("policy/judge.rs", "const TEXT: &str = \"crate::session \\\" tokio::\";\nconst C: char = '\"';"),
         ("policy/judge.rs", "const RAW: &str = r#\"crate::server::\" async \"#;\nconst S: &'static str = \"\";"),
         ("policy/judge.rs", "#[cfg(test)]\nmod tests {\n    use super::*;\n    use proptest::prelude::*;\n}"),
+        ("codes/tests.rs", "use super::*;"),
         ("policy/compile/stage.rs", "use super::super::Policy;"),
         ("config/mod.rs", "pub(in crate::config) fn f() {}"),
     ];
@@ -181,7 +182,8 @@ fn check(file: &Path, text: &str) -> Vec<Violation> {
                 module.truncate(module.len() - usize::from(ends_module));
             }
             "use" => {
-                checker.import(&tokens, at, last_use, module.len() > depth);
+                let is_test = file.ends_with("tests.rs") || module.len() > depth;
+                checker.import(&tokens, at, last_use, is_test);
                 last_use = Some(token.line);
             }
             _ if token.is_word && previous != "::" => {
