@@ -115,7 +115,11 @@ impl Explanation {
     pub fn name(&self) -> String {
         let basic = self.basic.map(|basic| basic.name);
         let enhanced = self.enhanced.first().map(|enhanced| enhanced.name);
-        let names: Vec<&str> = basic.into_iter().chain(enhanced).collect();
+        let mut names: Vec<&str> = enhanced.into_iter().chain(basic).collect();
+        // The enhanced code says more, unless it is vague or only guessed from the other.
+        if self.enhanced.first().is_some_and(|enhanced| is_vague(enhanced)) || self.is_guessed() {
+            names.reverse();
+        }
         match (names.as_slice(), self.digits.first()) {
             ([], Some((_, meaning))) => meaning.split_once(':').map_or(meaning.as_str(), |(name, _)| name).to_owned(),
             ([], None) => "unknown".to_owned(),
@@ -126,8 +130,16 @@ impl Explanation {
     /// The first thing to do, in a few words.
     #[must_use]
     pub fn first(&self) -> Option<&'static str> {
-        let told = self.enhanced.iter().map(|enhanced| enhanced.first).next();
-        told.or_else(|| self.basic.map(|basic| basic.first))
+        let basic = self.basic.map(|basic| basic.first);
+        match self.enhanced.first() {
+            Some(enhanced) if !is_vague(enhanced) || basic.is_none() => Some(enhanced.first),
+            Some(_) | None => basic,
+        }
+    }
+
+    /// Whether the enhanced code was not there, but is what the other one stands for.
+    fn is_guessed(&self) -> bool {
+        self.found.as_ref().is_some_and(|found| found.enhanced.is_none())
     }
 
     /// The same for programs: what `explain --format json` has in `explanations`.
@@ -231,7 +243,6 @@ struct Advice {
 
 impl Advice {
     fn of(basic: Option<&'static Basic>, enhanced: Option<&'static Enhanced>) -> Self {
-        let is_vague = |enhanced: &Enhanced| enhanced.code.ends_with(".0");
         match (basic, enhanced) {
             (Some(basic), None) => Self::of_basic(basic),
             (Some(basic), Some(enhanced)) if is_vague(enhanced) => Self::of_basic(basic),
@@ -253,6 +264,11 @@ impl Advice {
             suppress: Some(basic.suppress),
         }
     }
+}
+
+/// Whether an enhanced code says no more than what it is about.
+fn is_vague(enhanced: &Enhanced) -> bool {
+    enhanced.code.ends_with(".0")
 }
 
 /// `550 5.7.1`, or the one that is there.

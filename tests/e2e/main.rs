@@ -13,6 +13,7 @@ mod addresses;
 mod defaults;
 mod failures;
 mod limits;
+mod log;
 mod protocol;
 mod replies;
 mod site;

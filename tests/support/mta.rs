@@ -91,6 +91,12 @@ impl Instance {
         String::from_utf8_lossy(&log).into_owned()
     }
 
+    /// Stops the instance; its log is complete then.
+    pub(crate) fn stop(&self) {
+        let output = self.mta.run_script("stop", self.directory.path(), |_| {});
+        assert!(output.status.success(), "{}", text_of(&output));
+    }
+
     /// Waits until the mail log contains `needle`; gives the last line that does.
     pub(crate) fn wait_for_log(&self, needle: &str) -> String {
         wait_for(&format!("`{needle}` in the log of {:?}", self.mta), || {

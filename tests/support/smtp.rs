@@ -134,6 +134,11 @@ impl Smtp {
         self.unread.is_empty() && matches!(self.read_more(), Ok(0))
     }
 
+    /// Reads until the server closes, whatever it says.
+    pub(crate) fn read_to_end(&mut self) {
+        while self.read_more().expect("the server closes") > 0 {}
+    }
+
     fn start_tls_with(
         &mut self,
         client_auth: impl FnOnce(rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>) -> ClientConfig,

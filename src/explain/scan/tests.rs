@@ -579,7 +579,7 @@ fn long_lines_take_no_long_time() {
         "5.7.1#",
         " said: ",
     ] {
-        let line = piece.repeat((1 << 20) / piece.len());
+        let line = piece.repeat((1 << 17) / piece.len());
         for prefix in [
             "",
             "S: ",
@@ -591,10 +591,8 @@ fn long_lines_take_no_long_time() {
             "{\"timestamp\" \"reply\":\"550 ",
         ] {
             let mut scanner = Scanner::new();
-            let t = std::time::Instant::now();
             scanner.line(&format!("{prefix}{line}"));
             scanner.finish();
-            eprintln!("{piece:?} {prefix:?} {:?}", t.elapsed());
         }
     }
 }
