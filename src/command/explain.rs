@@ -36,6 +36,9 @@ use crate::args::Format;
 /// More lines of a log, or more different replies, are counted and not explained one by one.
 const MOST_EXPLAINED: usize = 10;
 
+/// A text of so many lines may be codes that somebody typed, one on each.
+const MOST_TYPED: u64 = 10;
+
 /// A line that is longer is cut: no log has such.
 const LONGEST_LINE: u64 = 1 << 20;
 
@@ -134,14 +137,25 @@ fn scan(inquiry: &Inquiry, origins: &Origins, input: Box<dyn Read>) -> io::Resul
     let mut scanner = Scanner::default();
     let mut input = BufReader::new(input);
     let mut line = Vec::new();
+    let mut typed = Vec::new();
     while input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? > 0 {
         answer.lines += 1;
         let text = String::from_utf8_lossy(line.trim_ascii_end());
         scanner.line(&text).iter().for_each(|found| answer.add(found, origins));
+        if answer.lines <= MOST_TYPED {
+            typed.extend(explain::typed(&text));
+        }
         line.clear();
     }
     answer.is_log = scanner.log_lines() > MOST_EXPLAINED;
     scanner.finish().iter().for_each(|found| answer.add(found, origins));
+    // A code on a line of its own is one only where all of it may have been typed.
+    if answer.replies == 0 && answer.lines <= MOST_TYPED {
+        for typed in &typed {
+            answer.replies += 1;
+            answer.explanations.push(Explanation::of_typed(typed, origins));
+        }
+    }
     Ok(answer)
 }
 
