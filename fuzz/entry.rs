@@ -1,4 +1,4 @@
-//! What is fuzzed: three functions that take any bytes and must never panic. The fuzz targets and `tests/fuzz_smoke.rs`
+//! What is fuzzed: four functions that take any bytes and must never panic. The fuzz targets and `tests/fuzz_smoke.rs`
 //! share them.
 
 #![allow(dead_code, reason = "each target uses one of the functions")]
@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use postward::config::Config;
 use postward::config::Source;
+use postward::explain::Scanner;
 use postward::facts::Answer;
 use postward::facts::Exceeded;
 use postward::facts::Query;
@@ -215,6 +216,21 @@ pub(crate) fn config(input: &[u8]) {
                 break;
             }
         }
+    }
+}
+
+/// Arbitrary text as a log, a bounce, or whatever else a person pastes. What is found stands where it is said to.
+pub(crate) fn scan(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let lines: Vec<&str> = text.lines().collect();
+    let mut scanner = Scanner::new();
+    let mut found: Vec<_> = lines.iter().flat_map(|line| scanner.line(line)).collect();
+    found.extend(scanner.finish());
+    assert!(scanner.log_lines() <= lines.len());
+    for found in found {
+        assert!(found.code.is_some() || found.enhanced.is_some(), "{found:?}");
+        assert!(found.code.is_none_or(|code| (200..600).contains(&code)), "{found:?}");
+        assert!((1..=lines.len()).contains(&found.line), "{found:?}");
     }
 }
 

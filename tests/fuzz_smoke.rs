@@ -97,6 +97,21 @@ fn any_text_may_be_a_configuration() {
     }
 }
 
+#[test]
+fn any_text_may_be_pasted() {
+    let mut random = Random(0x5ca_77e5);
+    let texts: Vec<Vec<u8>> = PASTED.iter().map(|line| line.as_bytes().to_vec()).collect();
+    for _ in 0..ROUNDS {
+        let lines: Vec<&str> = (0..1 + random.below(6)).map(|_| PASTED[random.below(PASTED.len())]).collect();
+        let mut text = lines.join("\n").into_bytes();
+        survives(entry::scan, &text);
+        random.mutate(&mut text, &texts);
+        survives(entry::scan, &text);
+        let noise = random.bytes(200);
+        survives(entry::scan, &noise);
+    }
+}
+
 /// The place of a rule without a name was taken to be eight bytes long, and to show it meant to cut the `é`.
 #[test]
 fn a_place_may_end_inside_a_character() {
@@ -266,6 +281,29 @@ const LINES: &[&str] = &[
     "limit = { concurrent = 0 }",
     "add_header = \"X: {id}\"",
     "reply = \"550 5.7.1 {queue_id} {limit} {list.comment} {recipient}\"",
+];
+
+/// Lines in which there is a reply.
+const PASTED: &[&str] = &[
+    "",
+    "550-5.7.1 one",
+    "    550 5.7.1 two",
+    "S: 250-mx.example.net",
+    "<<< 421 4.7.0 busy",
+    "Status: 5.1.1",
+    "Diagnostic-Code: smtp; 550-5.1.1 one 550 5.1.1 two",
+    "they said “550”, (5.7.1), #5.1.1 and error 421:",
+    "<a@b>: host mx[192.0.2.5] said: 550 5.1.1 <a@b>: no (in reply to RCPT TO command)",
+    "Nov 21 13:33:58 mx postfix/smtpd[7]: NOQUEUE: milter-reject: RCPT from x: 550-5.7.1 a??550 5.7.1 b; from=<a@b>",
+    "Nov 21 13:33:58 mx postfix/cleanup[7]: 4F1A2B3C4D: reject: header x from x[192.0.2.5]; from=<a@b>: 5.7.1 no",
+    "Nov 21 13:33:58 mx postfix/smtp[7]: 4F1A2B3C4D: to=<a@b>, dsn=5.1.1, status=bounced (host x said: 550 5.1.1 no)",
+    "Nov 21 13:33:58 mx postfix/smtpd[7]: > x[192.0.2.5]: 250-SIZE 550",
+    "2026-11-21T13:33:58Z mx sendmail[7]: 6ALDZYIV026949: Milter: to=<a@b>, reject=550-5.1.1 no\\r\\n550 5.1.1 user",
+    "2026-11-21T13:33:58Z mx sendmail[7]: 6ALDZYIV026949: --- 550-5.1.1 <a@b>... no\\r\\n550 5.1.1 user (held)",
+    "2026-11-21T13:33:58Z mx sendmail[7]: 6ALDZYIV026949: to=<a@b>, dsn=5.1.1, reply=550 5.1.1 no, stat=User unknown",
+    "2026-11-21 13:33:58 1abcDE-0003xy-Ab ** a@b: SMTP error from remote mail server: host x: 550 5.1.1 no",
+    "2026-11-21T13:33:58.123456Z  INFO refuse id=7.1 reply=\"550 5.7.1 \\\"no\\\"\"",
+    "{\"timestamp\":\"x\",\"fields\":{\"reply\":\"550 5.7.1 no\"}}",
 ];
 
 /// Values of every kind.

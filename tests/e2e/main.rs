@@ -16,6 +16,7 @@ mod limits;
 mod log;
 mod protocol;
 mod replies;
+mod sink;
 mod site;
 mod stages;
 mod submission;

@@ -42,6 +42,14 @@ pub(crate) fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// As `wait_for`, for a test that goes on in any case.
+pub(crate) fn wait_up_to_patience(mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// A TCP port that nothing listens on and that this process has not handed out before. It lies below the range from
 /// which the kernel takes ports for clients, so that only another fixture can come in between.
 pub(crate) fn free_port() -> u16 {

@@ -57,7 +57,8 @@ impl Scanner {
     /// Takes the next line, without its line end; gives what is complete by now.
     pub fn line(&mut self, line: &str) -> Vec<Found> {
         self.line += 1;
-        match Entry::parse(line) {
+        let line = line.trim_start_matches('\u{feff}').trim_end_matches(['\r', '\n']);
+        match Entry::parse(line.trim_start_matches([' ', '\t', '>'])) {
             Some(entry) => {
                 self.log_lines += 1;
                 self.end_text();

@@ -39,31 +39,23 @@ fn refusal(body: &str) -> Option<Slot> {
     if !stage.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-') {
         return content(after).map(|head| Slot::new(&head, speaker));
     }
-    let head = after.match_indices(": ").find_map(|(at, _)| {
-        let text = after.get(at + 2..)?;
+    // Behind that is what a stranger said.
+    let end = DETAILS.iter().filter_map(|start| after.find(start)).min();
+    let own = end.map_or(after, |end| after.get(..end).unwrap_or(after));
+    let head = own.match_indices(": ").find_map(|(at, _)| {
+        let text = own.get(at + 2..)?;
         // `cleanup` writes no basic code.
         Head::parse(text).or_else(|| Head::parse_enhanced(text).filter(|_| stage == "END-OF-MESSAGE"))
     })?;
-    Some(up_to_details(head, speaker))
-}
-
-/// A reply that ends where Postfix tells of whom it is.
-fn up_to_details(head: Head<'_>, speaker: Speaker) -> Slot {
-    let rest = head.rest();
-    let end = DETAILS.iter().filter_map(|start| rest.find(start)).min();
-    let head = end.map_or(head, |end| head.until(end));
     // Of several lines all but the first have both codes.
-    let lines = head.rest().split("??").nth(1).and_then(Head::parse).filter(|_| head.code.is_none());
-    match lines {
-        Some(next) => Slot::new(&head.with_code(next.code), speaker),
-        None => Slot::new(&head, speaker),
-    }
+    let next = head.rest().split("??").nth(1).and_then(Head::parse).filter(|_| head.code.is_none());
+    Some(Slot::new(&next.map_or(head, |next| head.with_code(next.code)), speaker))
 }
 
 /// `header Subject: … from host[address]; from=<> to=<a@b> proto=ESMTP helo=<h>: 5.7.1 text`: what comes before the last
 /// `; from=<` is a stranger's.
 fn content(after: &str) -> Option<Head<'_>> {
-    let after = after.rfind("; from=<").and_then(|at| after.get(at..)).unwrap_or(after);
+    let after = after.get(after.rfind("; from=<")?..)?;
     after.match_indices(": ").find_map(|(at, _)| {
         let text = after.get(at + 2..)?;
         Head::parse_enhanced(text).or_else(|| Head::parse(text))

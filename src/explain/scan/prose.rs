@@ -8,7 +8,10 @@ use super::Speaker;
 use super::slot;
 use super::slot::Head;
 use super::slot::Slot;
+use super::unit::Kind;
 use super::unit::Unit;
+use crate::codes;
+use crate::codes::EnhancedCode;
 
 /// How much counts as a code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,7 +64,10 @@ impl Hit<'_> {
         let before = self.text.get(..self.start).unwrap_or_default();
         let head = self.head.until(closing(before, mine));
         let mut found = Slot::new(&head, speaker(unit, before)).found(unit.line_at(self.start));
-        found.text.truncate(found.text.trim_end().len());
+        if unit.kind() == Kind::Prose {
+            let text = found.text.trim_start_matches(LEFT_OVER).trim();
+            found.text = text.to_owned();
+        }
         found
     }
 }
@@ -85,26 +91,28 @@ fn next_hit(text: &str, from: usize, mode: Mode) -> Option<Hit<'_>> {
 fn hit_at(text: &str, at: usize, mode: Mode) -> Option<Head<'_>> {
     let (before, from) = text.split_at_checked(at)?;
     if let Some((code, after)) = slot::basic(from) {
-        if let Some(head) = pair(from, code, after) {
+        if let Some(head) = pair(from, after) {
+            return Some(head);
+        }
+        if let Some(head) = Head::apart(from).filter(|head| mode == Mode::Text && is_one_class(head)) {
             return Some(head);
         }
         return (mode == Mode::Text && is_code(before, code, after)).then(|| Head::basic(from)).flatten();
     }
     let (enhanced, after) = slot::enhanced(from)?;
-    if mode == Mode::Pairs || (!is_enhanced(before, after, enhanced.subject)) || is_explained(after) {
+    if mode == Mode::Pairs || (!is_enhanced(before, after, enhanced)) || is_explained(after) {
         return None;
     }
     Head::parse_enhanced(from)
 }
 
 /// A code with an enhanced code of its class: blanks, a hyphen or `#` between.
-fn pair<'a>(from: &'a str, code: u16, after: &'a str) -> Option<Head<'a>> {
-    let gap = after.bytes().take(MAX_GAP).take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'-' | b'#')).count();
-    let (enhanced, _) = after.get(gap..).filter(|_| gap > 0).and_then(slot::enhanced)?;
-    if enhanced.class != code / 100 {
-        return None;
-    }
-    Head::parse(from).filter(|head| head.enhanced == Some(enhanced))
+fn pair<'a>(from: &'a str, after: &str) -> Option<Head<'a>> {
+    after.starts_with([' ', '\t', '\n', '-', '#']).then(|| Head::parse(from)).flatten().filter(is_one_class)
+}
+
+fn is_one_class(head: &Head<'_>) -> bool {
+    matches!((head.code, head.enhanced), (Some(code), Some(enhanced)) if code / 100 == enhanced.class)
 }
 
 /// Whether three digits stand where a code does.
@@ -120,15 +128,22 @@ fn is_code(before: &str, code: u16, after: &str) -> bool {
         return false;
     }
     let at_start = starts_line(before) && matches!(after.bytes().next(), None | Some(b' ' | b'-' | b'\n'));
-    at_start || is_enclosed(before, after) || is_announced(before)
+    at_start || (is_likely(code) && (is_enclosed(before, after) || is_announced(before)))
+}
+
+/// A code that servers use, or a refusal; HTTP's refusals begin lower.
+fn is_likely(code: u16) -> bool {
+    code >= 420 || codes::basic(code).is_some()
 }
 
 /// Whether an enhanced code stands where one does, and not a version or a section.
-fn is_enhanced(before: &str, after: &str, subject: u16) -> bool {
+fn is_enhanced(before: &str, after: &str, code: EnhancedCode) -> bool {
     if before.ends_with('#') {
         return !before.ends_with("##");
     }
-    (is_enclosed(before, after) && subject <= MAX_SUBJECT && !is_numbered(before)) || is_announced(before)
+    // Nobody asks what success means, and versions begin so.
+    let is_likely = code.class > 2 && code.subject <= MAX_SUBJECT;
+    (is_likely && is_enclosed(before, after) && !is_numbered(before)) || is_announced(before)
 }
 
 /// `<#5.1.1 smtp;550 5.1.1 …>`: the reply follows.
@@ -237,9 +252,11 @@ const ANNOUNCING: &[&str] = &[
     "bounced",
     "code",
     "codes",
+    "dsn",
     "error",
     "errors",
     "got",
+    "ndr",
     "replied",
     "replies",
     "reply",
@@ -309,8 +326,8 @@ const ENCLOSING: &[(char, char)] =
 /// Words between the one that announces and the code.
 const FILLING: &[&str] = &["a", "an", "is", "no", "number", "of", "the", "their", "this", "was"];
 
-/// The longest gap between the two codes.
-const MAX_GAP: usize = 8;
+/// What may be left before a text when codes are taken out of a sentence.
+const LEFT_OVER: &[char] = &[' ', ',', ';', '.', '?', '!', ')', '\'', '"', '”', '’'];
 
 /// How far back words about who speaks count, in characters.
 const MAX_NEAR: usize = 200;

@@ -1,7 +1,7 @@
 //! Where Sendmail's log has replies (`srvrsmtp.c`, `milter.c`, `deliver.c: logdelivery`, `err.c: putoutmsg`).
 //!
-//! Of one refusal it may log up to three lines: what a milter answered, what becomes of it, and, at a high log level, what
-//! the client was told.
+//! Of one refusal it may log up to three lines: what a milter answered, what becomes of it, at a high log level what the
+//! client was told, and by which rules.
 
 use super::Speaker;
 use super::slot;
@@ -14,10 +14,12 @@ use super::slot::Slot;
 pub(super) enum Step {
     /// `milter=name, action=rcpt, reject=…`
     Answered,
-    /// `Milter: to=<a@b>, reject=…`, `ruleset=check_rcpt, …, reject=…`
+    /// `Milter: to=<a@b>, reject=…`
     Refused,
     /// `--- 550 …`
     Said,
+    /// `ruleset=check_rcpt, …, reject=…`
+    Explained,
 }
 
 /// The last refusal of each process, so that it counts once.
@@ -45,13 +47,13 @@ pub(super) fn find(body: &str) -> Option<(Slot, Option<Step>)> {
         return delivery(body).map(|slot| (slot, None));
     }
     let refusals = [
-        ("ruleset=", Speaker::Mta, Step::Refused),
+        ("ruleset=", Speaker::Mta, Step::Explained),
         ("Milter: ", Speaker::Milter, Step::Refused),
         ("milter=", Speaker::Milter, Step::Answered),
     ];
     let (_, speaker, step) = refusals.into_iter().find(|(start, _, _)| body.starts_with(start))?;
     let head = body.match_indices(", reject=").find_map(|(at, found)| Head::parse(body.get(at + found.len()..)?))?;
-    let head = head.until(head.rest().find(", errormode=").unwrap_or(head.rest().len()));
+    let head = head.rest().find(", errormode=").map_or(head, |end| head.until(end));
     Some((Slot::new(&head, speaker), Some(step)))
 }
 

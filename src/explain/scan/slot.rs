@@ -18,8 +18,10 @@ impl<'a> Head<'a> {
     /// `550`, `550 text`, `550-text`, `550 5.7.1 text`, `550-5.7.1 text` or `550 #5.7.1 text` at the start of a text.
     pub(super) fn parse(text: &'a str) -> Option<Self> {
         let (code, after) = basic(text)?;
-        if !matches!(after.bytes().next(), None | Some(b' ' | b'\t' | b'\n' | b'-' | b',' | b';' | b':' | b'?' | b'\\'))
-        {
+        if !matches!(
+            after.bytes().next(),
+            None | Some(b' ' | b'\t' | b'\n' | b'-' | b'#' | b',' | b';' | b':' | b'?' | b'\\')
+        ) {
             return None;
         }
         let more = after.starts_with('-');
@@ -30,6 +32,14 @@ impl<'a> Head<'a> {
             None => (None, start),
         };
         Some(Self { code: Some(code), enhanced, more, rest: of_text(rest) })
+    }
+
+    /// Both codes with punctuation between, as programs show them: `(550, b'5.7.1 text')`, `(550) 5.7.1`, `550/5.7.1`.
+    pub(super) fn apart(text: &'a str) -> Option<Self> {
+        let (code, after) = basic(text)?;
+        let gap = after.bytes().take(MAX_GAP).take_while(|byte| b" ,/)('\"b".contains(byte)).count();
+        let (enhanced, rest) = after.get(gap..).filter(|_| gap > 0).and_then(enhanced)?;
+        Some(Self { code: Some(code), enhanced: Some(enhanced), more: false, rest: of_text(rest) })
     }
 
     /// As `parse`, with any sign behind the three digits.
@@ -219,3 +229,6 @@ fn push_line(text: &mut String, line: &str) {
 
 /// `5.123.123`
 const MAX_ENHANCED: usize = 9;
+
+/// `, b'`, with room for blanks.
+const MAX_GAP: usize = 6;

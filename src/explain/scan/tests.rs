@@ -156,7 +156,11 @@ fn prose_of_people() {
         ("they say “550”", "1 Unknown 550 -"),
         ("SMTP 550", "1 Unknown 550 -"),
         ("the status was 450", "1 Unknown 450 -"),
-        ("bounced with 550.", "1 Unknown 550 - ."),
+        ("bounced with 550.", "1 Unknown 550 -"),
+        ("{'a@b': (550, b'5.1.1 no such user')}", "1 Unknown 550 5.1.1 no such user"),
+        ("(451) 4.7.1 later", "1 Unknown 451 4.7.1 later"),
+        ("550/5.7.1, then", "1 Unknown 550 5.7.1 then"),
+        ("NDR 5.7.1", "1 Unknown - 5.7.1"),
         ("code 5.7.1", "1 Unknown - 5.7.1"),
         ("blocked #5.7.1", "1 Unknown - 5.7.1"),
         ("blocked (5.7.1)", "1 Unknown - 5.7.1"),
@@ -350,6 +354,11 @@ fn a_refusal_that_sendmail_logs_three_times_is_one() {
         "--- 250-mx",
         "--- 250 SIZE",
         "--- 050 <a@b>... queued",
+        "--- 550 5.7.1 <a@b>... Relaying denied",
+        "ruleset=check_rcpt, arg1=<a@b>, relay=x [192.0.2.5], reject=550 5.7.1 <a@b>... Relaying denied",
+        "--- 550 5.7.1 <a@b>... Relaying denied",
+        "ruleset=check_rcpt, arg1=<a@b>, relay=x [192.0.2.5], reject=550 5.7.1 <a@b>... Relaying denied",
+        "ruleset=check_rcpt, arg1=<a@b>, relay=x [192.0.2.5], reject=550 5.7.1 <a@b>... Relaying denied",
     ];
     let log: String = log.iter().map(|line| format!("sendmail[7]: 6ALDZYIV026949: {line}\n")).collect();
     finds(
@@ -360,6 +369,9 @@ fn a_refusal_that_sendmail_logs_three_times_is_one() {
             "7 Mta 550 5.1.1 <a@b>... User unknown",
             "8 Milter 554 5.7.1 no|x",
             "13 Mta 250 - mx|SIZE",
+            "16 Mta 550 5.7.1 <a@b>... Relaying denied",
+            "18 Mta 550 5.7.1 <a@b>... Relaying denied",
+            "20 Mta 550 5.7.1 <a@b>... Relaying denied",
         ],
     );
 }
@@ -422,6 +434,9 @@ fn forms_of_log_lines() {
         "/var/log/mail.log:Nov 21 13:33:58 mx ",
         "/var/log/mail.log:550:Nov 21 13:33:58 mx ",
         "Nov 21 13:33:58 ",
+        "    Nov 21 13:33:58 mx ",
+        "> > Nov 21 13:33:58 mx ",
+        "\u{feff}Nov 21 13:33:58 mx ",
         "",
     ] {
         let (found, log_lines) = scan(&format!("{prefix}{message}"));
@@ -534,6 +549,9 @@ fn what_is_no_reply() {
         "for $550 or €550 or 550 EUR",
         "GET / HTTP/1.1\" 404 512",
         "HTTP error 404",
+        "error 404",
+        "exit status 255",
+        "perl (2.0.1) unstable",
         "HTTP status code 502",
         "HTTP/2 response 503",
         "call (415) 555-0100",
@@ -552,6 +570,28 @@ fn what_is_no_reply() {
         let found = shown(line);
         let expected: &[&str] = if line == "550 4x" { &["1 Unknown 550 - 4x"] } else { &[] };
         assert_eq!(found, expected, "{line}");
+    }
+}
+
+#[test]
+fn carriage_returns_are_no_text() {
+    let mut scanner = Scanner::new();
+    let lines = ["550-5.7.1 a\r", "550 5.7.1 b\r", "sendmail[7]: to=<a@b>, dsn=2.0.0, stat=Sent (ok)\r"];
+    let found: Vec<String> = lines.iter().flat_map(|line| scanner.line(line)).map(|found| show(&found)).collect();
+    assert_eq!(found, ["1 Unknown 550 5.7.1 a|b", "3 Remote - 2.0.0 ok"]);
+}
+
+/// What a stranger says stands behind the reply's place, or in a name.
+#[test]
+fn a_stranger_cannot_put_a_reply_into_the_log() {
+    for line in [
+        "postfix/postscreen[7]: NOQUEUE: reject: CONNECT from [192.0.2.5]:550: too many connections; helo=<: 550 5.7.1 x>",
+        "postfix/cleanup[7]: 4F1A2B3C4D: reject: header Subject: 550 5.7.1 x",
+        "postfix/smtp[7]: warning: x said: 550 5.7.1 y",
+        "postfix/smtpd[7]: warning: hostname x does not resolve to 192.0.2.5: 550 5.7.1",
+        "sendmail[7]: 6ALDZYIV026949: localhost [192.0.2.5]: possible SMTP attack: command=550 5.7.1, count=3",
+    ] {
+        finds(line, &[]);
     }
 }
 

@@ -103,11 +103,7 @@ pub(super) fn is_clients(line: &str) -> bool {
 
 /// Whether text may hold a reply at all: three digits or two with a dot between, the first 2 to 5.
 pub(super) fn may_hold_reply(text: &str) -> bool {
-    text.as_bytes().windows(3).any(|bytes| match bytes {
-        [b'2'..=b'5', b'.', b'0'..=b'9'] => true,
-        [b'2'..=b'5', b'0'..=b'9', b'0'..=b'9'] => true,
-        _ => false,
-    })
+    text.as_bytes().windows(3).any(|bytes| matches!(bytes, [b'2'..=b'5', b'.' | b'0'..=b'9', b'0'..=b'9']))
 }
 
 /// Whether a line says that a server's reply follows.
