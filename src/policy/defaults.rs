@@ -130,6 +130,10 @@ impl Case {
     pub(crate) fn reply(self, stage: Stage) -> Default {
         let [at_rcpt, elsewhere] = match self {
             Self::Blocked(text) => return Default { text, ..BLOCKED },
+            // 530 is an answer to commands (RFC 4954 §6, RFC 3207 §4); after the data nobody would log in.
+            Self::LoginMissing | Self::TlsMissing if stage == Stage::EndOfMessage => {
+                return Default { text: self.reply(Stage::Mail).text, ..BLOCKED };
+            }
             Self::LoginMissing => return AUTHENTICATION_REQUIRED,
             Self::NotYourSender => return NOT_YOUR_SENDER,
             Self::OverQuota => return OVER_QUOTA,

@@ -44,7 +44,10 @@ fn every_line_of_a_text_reaches_the_client_with_both_codes() {
 #[test]
 fn percent_signs_and_braces_and_quotes_reach_the_client() {
     let texts = [
-        ("550 5.7.1 It is 100% sure, %s%n %% {{id}} \\\"quoted\\\" \\\\", "550 5.7.1 It is 100% sure, %s%n %% {id} \"quoted\" \\"),
+        (
+            "550 5.7.1 It is 100% sure, %s%n %% {{id}} \\\"quoted\\\" \\\\",
+            "550 5.7.1 It is 100% sure, %s%n %% {id} \"quoted\" \\",
+        ),
         ("452 4.3.1 quota 50% used", "452 4.3.1 quota 50% used"),
         ("554 5.7.1 %", "554 5.7.1 %"),
     ];

@@ -23,17 +23,21 @@ struct Objection {
     notice: Notice,
     message: String,
     /// What to say, if not what the rule would say by itself.
-    better: Option<&'static str>,
+    better: Option<String>,
 }
 
 pub(super) fn check(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
-    let Some(Objection { notice, message, better }) = against_case(spoken).or_else(|| against_code(spoken)) else {
-        return;
-    };
-    let default = spoken.case.reply(spoken.known.stage).status;
-    let hint = better.map_or_else(|| format!("use {default}"), str::to_owned);
-    let place = linter.place_of_status(spoken.reply);
-    linter.notice(notice, place, message, hint);
+    let mut is_silent = true;
+    for Objection { notice, message, better } in [against_case(spoken), against_code(spoken)].into_iter().flatten() {
+        if is_silent {
+            let place = linter.place_of_status(spoken.reply);
+            linter.notice(notice, place, message, better.unwrap_or_else(|| spoken.advise(spoken.default())));
+            is_silent = linter.allows(notice);
+        } else {
+            // Two pieces of advice would contradict each other; but that one is given.
+            linter.given.insert(notice);
+        }
+    }
 }
 
 /// What speaks against the reply in this case.
@@ -42,12 +46,13 @@ fn against_case(spoken: &Spoken<'_>) -> Option<Objection> {
     let code = status.code();
     let is_temporary = status.class() == Class::Transient;
     let says_mailbox_full = (status.enhanced().subject, status.enhanced().detail) == (2, 2);
+    let asks_530 = spoken.default().code() == 530;
     let objection = |notice, message: String| Some(Objection { notice, message, better: None });
     match spoken.case {
-        Case::LoginMissing if code != 530 => {
+        Case::LoginMissing if code != 530 && asks_530 => {
             objection(Notice::Login, format!("{code} does not make a mail program ask for a login; 530 does"))
         }
-        Case::TlsMissing if code != 530 => {
+        Case::TlsMissing if code != 530 && asks_530 => {
             objection(Notice::Login, format!("{code} does not tell the client to use STARTTLS; 530 does"))
         }
         Case::TooLarge | Case::TooLargeForRecipient if says_mailbox_full => {
@@ -85,14 +90,17 @@ fn against_code(spoken: &Spoken<'_>) -> Option<Objection> {
     let detail = (status.enhanced().subject, status.enhanced().detail);
     let stage = spoken.known.stage;
     let counts_recipients = spoken.case == Case::TooManyRecipients;
-    let default = spoken.case.reply(stage).status;
+    let default = spoken.default();
     match status.code() {
         452 if stage == Stage::Rcpt && !counts_recipients => Some(Objection {
             notice: Notice::At452,
             message: "452 at RCPT says that a message has too many recipients: Exim opens the next one at once"
                 .to_owned(),
-            better: (spoken.case == Case::OverQuota)
-                .then_some("use 450 4.2.2 to have it tried again, 552 5.2.2 if not"),
+            better: match (spoken.case, default.class()) {
+                (Case::OverQuota, _) => Some("use 450 4.2.2 to have it tried again, 552 5.2.2 if not".to_owned()),
+                (_, Class::Permanent) => Some(format!("{} to have it tried again, {default} if not", spoken.advice())),
+                (_, Class::Transient) => None,
+            },
         }),
         503 if !(counts_recipients && stage == Stage::Data) => Some(Objection {
             notice: Notice::At503,
@@ -102,7 +110,8 @@ fn against_code(spoken: &Spoken<'_>) -> Option<Objection> {
         451 if detail == (7, 1) => Some(Objection {
             notice: Notice::MilterDown,
             message: "451 4.7.1 is what Postfix says when a milter is down".to_owned(),
-            better: (default.class() == Class::Permanent).then_some("use 450 4.7.1, and the two can be told apart"),
+            better: (default.class() == Class::Permanent)
+                .then(|| format!("{}, and the two can be told apart", spoken.advice())),
         }),
         550..=559 if matches!(detail, (1, 1 | 6) | (2, 1)) && !spoken.asks_recipient => Some(Objection {
             notice: Notice::DeadAddress,
@@ -162,7 +171,7 @@ fn check_tls(questions: &[(&At<Question>, bool)], linter: &mut Linter<'_>) {
         return;
     };
     let narrows = |(question, positive): &(&At<Question>, bool)| match &question.value {
-        Question::Port(ports) => *positive && !ports.contains(&25),
+        Question::Port(ports) => *positive != ports.contains(&25),
         Question::Authenticated(authenticated) => *positive && *authenticated,
         Question::Tls(_) | Question::Size(_) | Question::Recipients(_) | Question::DiskFree { .. } => false,
         // Somebody in particular: then it was agreed upon.

@@ -2,6 +2,7 @@
 
 use super::Linter;
 use super::Spoken;
+use super::ends_session;
 use crate::codes;
 use crate::codes::Basic;
 use crate::codes::Enhanced;
@@ -11,6 +12,7 @@ use crate::codes::MilterUse;
 use crate::codes::Registration;
 use crate::config::Notice;
 use crate::config::Part;
+use crate::config::Variable;
 use crate::facts::Stage;
 use crate::reply::Status;
 
@@ -54,43 +56,47 @@ fn check_code(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     let status = spoken.reply.value.status;
     let code = status.code();
     let stage = spoken.known.stage;
-    let default = spoken.case.reply(stage).status;
+    let advice = spoken.advice();
     let Some(basic) = codes::basic(code) else {
         let message = format!("{code} is no reply code that anybody has defined");
-        linter.error(place, message, format!("use {default}"));
+        linter.error(place, message, advice);
         return;
     };
-    if let Some((message, hint)) = never_said(basic) {
-        linter.error(place, message, hint);
+    if basic.milter.is_empty() && basic.milter_unusual.is_empty() {
+        let hint = if linter.is_trial { String::new() } else { instead_of_never(basic, spoken) };
+        linter.error(place, never_said(basic), hint);
         return;
     }
-    let names = spoken.reply.value.text.parts().iter();
-    let names_address = names.into_iter().any(|part| matches!(part, Part::Text(text) if text.contains('@')));
-    if code == 551 && !names_address {
-        linter.error(place, "551 has to name the address to use instead (RFC 5321 §3.4)", "use 550 5.7.1");
+    if code == 551 && !names_address(spoken) {
+        linter.error(place, "551 has to name the address to use instead (RFC 5321 §3.4)", advice);
     } else if basic.milter_unusual.contains(&stage.name()) {
         let message = format!("{code} is not usual at {stage}");
         let why = basic.milter_why.unwrap_or("RFC 5321 §4.3.2 does not list it there");
-        linter.notice(Notice::UnusualStage, place, message, format!("{}. {why}", instead(spoken, basic)));
+        let hint = if linter.is_trial { String::new() } else { format!("{}. {why}", instead(spoken, basic)) };
+        linter.notice(Notice::UnusualStage, place, message, hint);
     } else if !basic.milter.contains(&stage.name()) {
         let message = format!("{code} cannot be said at {stage}");
         let elsewhere = said_at("it can be said", &[basic.milter, basic.milter_unusual].concat());
-        linter.error(place, message, format!("{elsewhere}; here, use {default}"));
+        linter.error(place, message, format!("{elsewhere}; here, {advice}"));
     }
 }
 
+/// Whether the text names an address, or a list does in its comments.
+fn names_address(spoken: &Spoken<'_>) -> bool {
+    spoken.reply.value.text.parts().iter().any(|part| match part {
+        Part::Text(text) => text.contains('@'),
+        Part::Variable(variable) => *variable == Variable::ListComment,
+    })
+}
+
 /// Why a code is not for milters at any stage.
-fn never_said(basic: &Basic) -> Option<(String, String)> {
-    if !basic.milter.is_empty() || !basic.milter_unusual.is_empty() {
-        return None;
-    }
+fn never_said(basic: &Basic) -> String {
     let code = basic.code;
-    let only = |stage: &str| basic.stages.iter().all(|of_code| [stage, "auth"].contains(of_code));
-    let message = match basic.kind {
-        Kind::Standard if !basic.stages.is_empty() && only("auth") => {
+    match basic.kind {
+        Kind::Standard if is_answer_to(basic, &["auth"]) => {
             format!("{code} is an answer to AUTH, which no milter gives")
         }
-        Kind::Standard if only("starttls") => {
+        Kind::Standard if is_answer_to(basic, &["auth", "starttls"]) => {
             format!("{code} is an answer to STARTTLS and AUTH, which no milter gives")
         }
         Kind::Standard => format!("{code} ({}) is for the MTA to say, not for a milter", basic.name),
@@ -99,32 +105,53 @@ fn never_said(basic: &Basic) -> Option<(String, String)> {
             format!("{code} is no reply code: it is {} without dots", basic.dotted.unwrap_or("an enhanced code"))
         }
         Kind::Local => format!("{code} is no reply code: sending programs make it up"),
-    };
-    let hint = match basic.instead {
-        Some(instead) if only("auth") => {
-            format!("530 5.7.0 asks for authentication, 550 5.7.1 refuses; {code} says {instead}")
+    }
+}
+
+/// What to say in place of a code that is not for milters: what the catalogue names, if it fits there.
+fn instead_of_never(basic: &Basic, spoken: &Spoken<'_>) -> String {
+    const LOGIN: &str = "530 5.7.0 asks for a login or STARTTLS, 550 5.7.1 refuses";
+    match basic.instead {
+        Some(instead) if is_answer_to(basic, &["auth"]) => format!("{LOGIN}; {} says {instead}", basic.code),
+        None if is_answer_to(basic, &["auth", "starttls"]) => LOGIN.to_owned(),
+        instead => {
+            let named = instead.and_then(|instead| instead.parse().ok()).filter(|named| spoken.would_pass(*named));
+            named.map_or_else(|| spoken.advice(), |named| spoken.advise(named))
         }
-        Some(instead) => format!("use {instead}"),
-        None if only("starttls") => "530 5.7.0 asks for authentication, 550 5.7.1 refuses".to_owned(),
-        None => "use 451 4.3.0 for trouble that passes, 550 5.7.1 to refuse".to_owned(),
-    };
-    Some((message, hint))
+    }
+}
+
+fn is_answer_to(basic: &Basic, commands: &[&str]) -> bool {
+    !basic.stages.is_empty() && basic.stages.iter().all(|stage| commands.contains(stage))
 }
 
 /// What the rule would say by itself there, if that is as temporary or permanent, and better.
 fn instead(spoken: &Spoken<'_>, basic: &Basic) -> String {
-    let stage = spoken.known.stage.name();
-    let default = spoken.case.reply(spoken.known.stage).status;
-    let is_better = codes::basic(default.code()).is_some_and(|default| default.milter.contains(&stage));
+    let default = spoken.default();
     let is_alike = default.class() == spoken.reply.value.status.class();
-    if is_better && is_alike { format!("use {default}") } else { said_at("it is usual", basic.milter) }
+    // A limit that speaks at MAIL and at RCPT can say the same at both then.
+    let waits = spoken.can_wait_for_rcpt() && basic.milter.contains(&Stage::Rcpt.name());
+    match (is_alike && spoken.would_pass(default), waits) {
+        (true, true) => format!("{}, or at = \"rcpt\"", spoken.advise(default)),
+        (true, false) => spoken.advise(default),
+        (false, true) => "it is usual from RCPT on: at = \"rcpt\"".to_owned(),
+        (false, false) => said_at("it is usual", basic.milter),
+    }
 }
 
-/// What the rule would say by itself, as an enhanced code of the class that is said.
+/// An enhanced code of the class that is said: what the rule would say by itself, or else the first that goes with the code.
 fn better_enhanced(spoken: &Spoken<'_>) -> EnhancedCode {
-    let said: EnhancedCode = spoken.reply.value.status.enhanced().into();
-    let default: EnhancedCode = spoken.case.reply(spoken.known.stage).status.enhanced().into();
-    if default.class == said.class { default } else { EnhancedCode { class: said.class, subject: 7, detail: 1 } }
+    let said = spoken.reply.value.status;
+    let default = spoken.default().enhanced();
+    let rest = said.code() % 100;
+    let details = [(default.subject, default.detail), (7, 1), (7, 0), (3, 1), (3, 0), (3, 2), (5, 4), (0, 0)];
+    let mut details = details.into_iter().skip(usize::from(spoken.default().class() != said.class()));
+    let fits = |status: &Status| {
+        let notices = spoken.notices_of(*status);
+        notices.is_some_and(|notices| !notices.iter().any(|notice| OF_ENHANCED.contains(notice)))
+    };
+    let fitting = details.find_map(|(subject, detail)| Status::new(said.class(), rest, subject, detail).filter(fits));
+    fitting.unwrap_or_else(|| spoken.default()).enhanced().into()
 }
 
 /// `it can be said at mail, rcpt and data`
@@ -142,11 +169,10 @@ fn check_enhanced(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     let status = spoken.reply.value.status;
     let code: EnhancedCode = status.enhanced().into();
     let stage = spoken.known.stage;
-    let default = better_enhanced(spoken);
+    let default = if linter.is_trial { code } else { better_enhanced(spoken) };
     if is_about_mailbox(code) && stage < Stage::Rcpt {
         let message = format!("{code} is about a recipient; none is known at {stage}");
-        let hint = format!("use at = \"rcpt\", or another enhanced code ({default})");
-        linter.error(place, message, hint);
+        linter.error(place, message, with_recipient(spoken, default));
         return;
     }
     let Some(entry) = codes::registered(code) else {
@@ -163,8 +189,7 @@ fn check_enhanced(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
         linter.notice(Notice::UnregisteredCode, place, message, format!("use {default}"));
     } else if is_about_recipient(code) && stage < Stage::Rcpt {
         let message = format!("{code} is about a recipient; none is known at {stage}");
-        let hint = format!("use at = \"rcpt\", or another enhanced code ({default})");
-        linter.notice(Notice::RecipientUnknown, place, message, hint);
+        linter.notice(Notice::RecipientUnknown, place, message, with_recipient(spoken, default));
     } else if entry.milter == MilterUse::No {
         let why = entry.milter_why.unwrap_or("no policy gives it");
         let message = format!("{code} ({}) is not for policies", entry.name);
@@ -174,36 +199,67 @@ fn check_enhanced(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     }
 }
 
+/// What to do about a code about a recipient where none is known.
+fn with_recipient(spoken: &Spoken<'_>, default: EnhancedCode) -> String {
+    if spoken.can_wait_for_rcpt() {
+        format!("use at = \"rcpt\", or another enhanced code ({default})")
+    } else {
+        format!("use {default}")
+    }
+}
+
 /// What the registry says of a pair that is not in common use.
 fn check_pair(status: Status, entry: &Enhanced, linter: &mut Linter<'_>, spoken: &Spoken<'_>) {
     let place = linter.place_of_status(spoken.reply);
     let code: EnhancedCode = status.enhanced().into();
-    let default = spoken.case.reply(spoken.known.stage).status;
-    let default = (default.class() == status.class()).then(|| default.to_string());
-    if !entry.classes.contains(&code.class) {
+    let (notice, message) = if !entry.classes.contains(&code.class) {
         let message = format!("{code} is not registered; {} is", in_its_class(entry, code));
-        let known = entry.usual.iter().map(|pair| (*pair).to_owned());
-        let known = known.filter(|pair| pair.ends_with(&code.to_string()));
-        linter.notice(Notice::UnregisteredClass, place, message, choice(default, known));
+        (Notice::UnregisteredClass, message)
     } else if !entry.basic.is_empty() && !entry.basic.contains(&status.code()) {
-        let registered = entry.basic.iter().filter(|basic| **basic / 100 == code.class);
-        let registered = registered.map(|basic| format!("{basic} {code}"));
-        let usual = entry.usual.iter().map(|pair| (*pair).to_owned()).filter(|pair| pair.ends_with(&code.to_string()));
         let message = format!("{} and {code} ({}) do not go together", status.code(), entry.name);
-        linter.notice(Notice::UnregisteredPair, place, message, choice(default, registered.chain(usual)));
+        (Notice::UnregisteredPair, message)
+    } else {
+        return;
+    };
+    let hint = if linter.is_trial { String::new() } else { choice(entry, spoken) };
+    linter.notice(notice, place, message, hint);
+}
+
+/// `use 550 5.7.1; known are 554 5.7.1, 553 5.7.1`, as far as they can be said there.
+fn choice(entry: &Enhanced, spoken: &Spoken<'_>) -> String {
+    let said = spoken.reply.value.status;
+    let default = Some(spoken.default()).filter(|default| default.class() == said.class());
+    let known = registered_pairs(entry, said).chain(entry.usual.iter().filter_map(|pair| pair.parse().ok()));
+    let known = known.filter(|pair: &Status| pair.enhanced() == said.enhanced() && Some(*pair) != default);
+    let mut known: Vec<String> = known
+        .filter(|pair| fits_session(pair, spoken) && spoken.would_pass(*pair))
+        .map(|pair| pair.to_string())
+        .collect();
+    known.dedup();
+    let known = match known.as_slice() {
+        [] => None,
+        [only] => Some(format!("known is {only}")),
+        several => Some(format!("known are {}", several.join(", "))),
+    };
+    match (default.map(|default| spoken.advise(default)), known) {
+        (Some(advice), Some(known)) => format!("{advice}; {known}"),
+        (Some(advice), None) => advice,
+        (None, Some(known)) => known,
+        (None, None) => format!("use {}", better_enhanced(spoken)),
     }
 }
 
-/// `use 550 5.7.1; known are 554 5.7.1 and 553 5.7.1`
-fn choice(default: Option<String>, known: impl Iterator<Item = String>) -> String {
-    let mut known: Vec<String> = known.filter(|pair| default.as_ref() != Some(pair)).collect();
-    known.dedup();
-    match (default, known.as_slice()) {
-        (Some(default), []) => format!("use {default}"),
-        (Some(default), known) => format!("use {default}; known are {}", known.join(", ")),
-        (None, []) => "use an enhanced code that says what the matter is, such as 4.7.1 or 5.7.1".to_owned(),
-        (None, known) => format!("known are {}", known.join(", ")),
-    }
+/// Whether it hangs up if the rule does, and does not if not.
+fn fits_session(status: &Status, spoken: &Spoken<'_>) -> bool {
+    ends_session(*status) == spoken.disconnect
+}
+
+/// The enhanced code that is said with the codes it is registered with, if it is registered in that class.
+fn registered_pairs(entry: &Enhanced, said: Status) -> impl Iterator<Item = Status> {
+    let enhanced = said.enhanced();
+    let digit = EnhancedCode::from(enhanced).class;
+    let codes = entry.basic.iter().filter(move |code| **code / 100 == digit && entry.classes.contains(&digit));
+    codes.filter_map(move |code| Status::new(said.class(), code % 100, enhanced.subject, enhanced.detail))
 }
 
 /// The same code in a class in which it is registered.
@@ -226,5 +282,17 @@ const fn is_about_mailbox(code: EnhancedCode) -> bool {
 
 /// Other codes about a recipient's address.
 const fn is_about_recipient(code: EnhancedCode) -> bool {
-    code.subject == 1 && matches!(code.detail, 2 | 4 | 6)
+    code.subject == 1 && matches!(code.detail, 2 | 3 | 4 | 6)
 }
+
+/// What is said of enhanced codes, whatever stands before them.
+const OF_ENHANCED: [Notice; 8] = [
+    Notice::DeadAddress,
+    Notice::MailboxFull,
+    Notice::MilterDown,
+    Notice::NotForPolicy,
+    Notice::RecipientUnknown,
+    Notice::UnregisteredClass,
+    Notice::UnregisteredCode,
+    Notice::UnregisteredPair,
+];

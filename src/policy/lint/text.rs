@@ -7,6 +7,7 @@ use crate::config::Part;
 use crate::config::Variable;
 use crate::reply::MAX_LINE_TEXT;
 use crate::reply::MAX_LINES;
+use crate::reply::Reply;
 
 /// The longest line of a reply without its line end (RFC 5321 §4.5.3.1.5).
 const LONGEST_LINE: usize = 510;
@@ -25,7 +26,8 @@ pub(super) fn check(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
         check_start(line, spoken, linter);
         check_length(line, room, spoken, linter);
     }
-    let folded: usize = lines.iter().map(|line| line.text.len().div_ceil(MAX_LINE_TEXT).max(1)).sum();
+    let status = spoken.reply.value.status;
+    let folded: usize = lines.iter().map(|line| Reply::new(status, &line.text).lines().len()).sum();
     if folded > MAX_LINES {
         let message = format!("a reply has at most {MAX_LINES} lines");
         linter.error(spoken.reply.place.clone(), message, "a text for people is short");
@@ -59,10 +61,10 @@ fn check_start(line: &Line, spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     let place = &spoken.reply.place;
     const HINT: &str = "put a word before it";
     match line.first_variable {
-        Some(variable) if begins_with_digits(variable) => {
+        Some(variable) if may_begin_with_digits(variable) => {
             let written = format!("{{{}}}", variable.name());
             let place = linter.diagnostics.narrow(place, &written);
-            let message = format!("a line that begins with {written} begins with digits, which look like a code");
+            let message = format!("a line that begins with {written} may begin with digits, which look like a code");
             linter.notice(Notice::DigitsFirst, place, message, HINT);
         }
         Some(_) => {}
@@ -74,12 +76,14 @@ fn check_start(line: &Line, spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     }
 }
 
-/// Whether what it stands for begins with digits.
-const fn begins_with_digits(variable: Variable) -> bool {
+/// Whether what it stands for begins with digits, always or as often as not. Names that a client chose may, too.
+const fn may_begin_with_digits(variable: Variable) -> bool {
     match variable {
         Variable::Client
+        | Variable::Id
         | Variable::Limit
         | Variable::Port
+        | Variable::QueueId
         | Variable::Recipients
         | Variable::RetryAfter
         | Variable::RetryAt
@@ -87,13 +91,11 @@ const fn begins_with_digits(variable: Variable) -> bool {
         | Variable::Used => true,
         Variable::ClientName
         | Variable::Helo
-        | Variable::Id
         | Variable::List
         | Variable::ListComment
         | Variable::ListEntry
         | Variable::Listener
         | Variable::Login
-        | Variable::QueueId
         | Variable::Recipient
         | Variable::RecipientDomain
         | Variable::Rule
