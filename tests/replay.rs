@@ -101,7 +101,7 @@ reply = "550 5.7.1 No {recipient}"
 name = "everything-else"
 when.size = ">= 1"
 at = "end-of-message"
-reply = "452 4.3.1 100% full"
+reply = "452 4.3.1 Store is 100% full"
 "#;
 
 /// Quarantine, and discarding for one recipient.
@@ -164,7 +164,7 @@ fn verdicts_reach_the_recorded_sessions() {
     };
     let refused = ends(REFUSE);
     assert_eq!(refused.replies.iter().filter(|reply| reply.starts_with("550")).count(), 2, "{:?}", refused.replies);
-    assert!(refused.replies.contains(&"452 4.3.1 100%% full".to_owned()), "{:?}", refused.replies);
+    assert!(refused.replies.contains(&"452 4.3.1 Store is 100%% full".to_owned()), "{:?}", refused.replies);
     let diverted = ends(DIVERT);
     assert_eq!(diverted.verdicts, ["- <b@example.test>, accept", "quarantine hold"]);
     let case = Case::read("postfix-multi-message");

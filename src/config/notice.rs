@@ -106,7 +106,7 @@ impl Notice {
                 "5.1.1, 5.1.6 or 5.2.1 from a rule that does not ask about the recipient. Senders drop the address"
             }
             Self::DigitsFirst => {
-                "a line of the text begins with a variable that begins with digits. People and programs take them for a code"
+                "a line of the text begins with a variable that may begin with digits. People and programs take them for a code"
             }
             Self::FoldedText => "a line of the text is longer than 240 characters. It is folded at a blank",
             Self::Login => {
@@ -123,7 +123,7 @@ impl Notice {
             Self::RecipientLimit => "a limit of fewer than 100 recipients. RFC 5321 §4.5.3.1.8 has servers take 100",
             Self::RecipientUnknown => "4.1.z or 5.1.z about a recipient, before there is one",
             Self::Temporary => {
-                "4yz for what waiting does not cure: a size, a missing login. The mail waits for days, then bounces all the same"
+                "4yz for what waiting does not cure, a size. The mail waits for days, then bounces all the same"
             }
             Self::TlsOnPort25 => {
                 "encryption demanded of everybody on port 25. RFC 3207 §4 forbids it for servers that take mail from the Internet"

@@ -312,10 +312,6 @@ fn reply_template(node: Node, diagnostics: &mut Diagnostics) -> Option<At<ReplyT
         }
     };
     let rest = rest.trim();
-    if rest.lines().count() > reply::MAX_LINES {
-        let message = format!("a reply has at most {} lines", reply::MAX_LINES);
-        diagnostics.push(Diagnostic::error(text.place.clone(), message));
-    }
     let template = template(rest, &text.place, diagnostics)?;
     Some(At { value: ReplyTemplate { status, text: template }, place: text.place })
 }

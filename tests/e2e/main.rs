@@ -10,6 +10,7 @@ mod support;
 
 mod actions;
 mod addresses;
+mod codes;
 mod defaults;
 mod failures;
 mod limits;

@@ -225,11 +225,19 @@ pub(super) fn survives_connect(status: Status) -> bool {
 /// What an MTA makes of a reply on its way to the client, where that is not what was said.
 pub(super) fn rewriting(status: Status, stage: Stage) -> Option<&'static str> {
     match stage {
-        Stage::Connect => Some("at CONNECT the MTA keeps the code, but may put its own text"),
+        Stage::Connect if status.code() == 421 => Some("at CONNECT the MTA keeps the code, but may put its own text"),
+        // Postfix's `smtpd_proto` (smtpd.c) keeps the reply for the commands that follow. Sendmail's `milter_connect` (milter.c)
+        // drops all but its class, and `smtp` (srvrsmtp.c) then says `Command rejected` to them.
+        Stage::Connect => {
+            Some("at CONNECT the MTA greets with its own text; at MAIL Postfix says this reply, Sendmail 550 5.0.0")
+        }
         // Sendmail's `fmtmsg` (err.c).
         Stage::Mail | Stage::Rcpt if matches!(status.code(), 450 | 550 | 553) => {
             Some("Sendmail puts `<address>... ` before the text")
         }
+        // Postfix `vsmtpd_chat_reply` (smtpd_chat.c) hangs up after 421 and 521; Sendmail's `MILTER_REPLY` (srvrsmtp.c) and
+        // `smtp_data` look for 421 only.
+        Stage::Mail | Stage::Rcpt if status.code() == 521 => Some("Postfix hangs up after 521, Sendmail does not"),
         Stage::Helo
         | Stage::Mail
         | Stage::Rcpt

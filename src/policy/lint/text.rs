@@ -5,6 +5,7 @@ use super::Spoken;
 use crate::config::Notice;
 use crate::config::Part;
 use crate::config::Variable;
+use crate::facts::Stage;
 use crate::reply::MAX_LINE_TEXT;
 use crate::reply::MAX_LINES;
 use crate::reply::Reply;
@@ -21,17 +22,29 @@ struct Line {
 
 pub(super) fn check(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     let lines = lines(spoken);
-    let room = LONGEST_LINE - spoken.reply.value.status.to_string().len() - 1;
+    let status = spoken.reply.value.status;
+    let room = LONGEST_LINE - status.to_string().len() - 1;
+    let folded: usize = lines.iter().map(|line| Reply::new(status, &line.text).lines().len()).sum();
+    let is_one_too_many = folded > 1 && hangs_up_at_connect(spoken);
     for line in &lines {
         check_start(line, spoken, linter);
-        check_length(line, room, spoken, linter);
+        if !is_one_too_many {
+            check_length(line, room, spoken, linter);
+        }
     }
-    let status = spoken.reply.value.status;
-    let folded: usize = lines.iter().map(|line| Reply::new(status, &line.text).lines().len()).sum();
-    if folded > MAX_LINES {
+    if is_one_too_many {
+        let message = "at CONNECT Sendmail does not hang up after a 421 of several lines";
+        let hint = "make it one short line; MTAs greet with a text of their own there";
+        linter.error(spoken.reply.place.clone(), message, hint);
+    } else if folded > MAX_LINES {
         let message = format!("a reply has at most {MAX_LINES} lines");
         linter.error(spoken.reply.place.clone(), message, "a text for people is short");
     }
+}
+
+/// Sendmail's `milter_connect` (milter.c) looks for `421 `; `421-` is to it any other 4yz, after which it greets with 220.
+fn hangs_up_at_connect(spoken: &Spoken<'_>) -> bool {
+    spoken.known.stage == Stage::Connect && spoken.reply.value.status.code() == 421
 }
 
 /// The lines, without the values of variables.
@@ -69,7 +82,10 @@ fn check_start(line: &Line, spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
         }
         Some(_) => {}
         None if line.text.trim_start().starts_with(|c: char| c.is_ascii_digit()) => {
-            let place = linter.diagnostics.narrow(place, line.text.trim());
+            let text = line.text.trim();
+            // A bare number may stand in the codes as well.
+            let part = if text.contains(' ') { text } else { "" };
+            let place = linter.diagnostics.narrow(place, part);
             linter.error(place, "a line of text must not begin with digits, which look like a code", HINT);
         }
         None => {}
