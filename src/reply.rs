@@ -10,7 +10,7 @@ use std::str::FromStr;
 use crate::codes::EnhancedCode;
 
 /// The longest text of one line, in characters. RFC 5321 §4.5.3.1.5 allows 512 octets for the whole line; Sendmail may
-/// put `<address>... `, up to 260 octets, before the text of a 550 at MAIL and RCPT (`milter.c`).
+/// put `<address>... `, up to 207 octets, before the text of a 550 at MAIL and RCPT (`fmtmsg`, err.c).
 pub const MAX_LINE_TEXT: usize = 240;
 
 /// The most lines of one reply (libmilter `smfi.c` allows no more).
@@ -137,6 +137,13 @@ impl Reply {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The same with the first of its [`Self::lines`] only.
+    #[must_use]
+    pub fn first_line(&self) -> Self {
+        let text = self.text.split('\n').flat_map(fold).next().unwrap_or_default();
+        Self { status: self.status, text: text.to_owned() }
     }
 
     /// The lines as the client sees them, without CR LF: code and enhanced code on each, a hyphen after the code on all
@@ -375,6 +382,15 @@ mod tests {
         let lines = Reply::new("550 5.7.1".parse().unwrap(), &text).lines();
         assert_eq!(lines.len(), 3);
         assert!(lines.iter().all(|line| line.len() <= MAX_LINE_TEXT + 10 && line.ends_with("word")), "{lines:?}");
+    }
+
+    #[test]
+    fn the_first_line_is_the_one_a_client_would_see_first() {
+        let long = format!("550 5.7.1 {}\nlast", "word ".repeat(100));
+        for text in ["550 5.7.1 one\ntwo", "550 5.7.1 one", "550 5.7.1", &long] {
+            let [lines, first] = [reply(text).lines(), reply(text).first_line().lines()];
+            assert_eq!(first, [lines[0].replacen('-', " ", 1)]);
+        }
     }
 
     #[test]

@@ -187,6 +187,10 @@ impl Decision {
                 Response::Quarantine(&format!("rule {rule}")).encode(out);
                 Response::Continue.encode(out);
             }
+            // Sendmail looks for `421 ` there and goes on after `421-` (`milter_connect`, milter.c); no MTA shows the text.
+            Verdict::Refuse(reply) if self.stage == Stage::Connect && reply.status().code() == 421 => {
+                Response::Reply(&reply.first_line()).encode(out);
+            }
             Verdict::Refuse(reply) => Response::Reply(reply).encode(out),
         }
     }

@@ -39,7 +39,7 @@ fn check_disconnect(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
         (521, false) => linter.error(
             place,
             "521 makes Postfix hang up on the client",
-            "use 550 or 554; `disconnect = true` says that hanging up is meant",
+            "use 550 or 554; `disconnect = true` says that hanging up is meant (Sendmail does not)",
         ),
         (421 | 521, true) | (_, false) => {}
         (_, true) => linter.error(
