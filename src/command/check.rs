@@ -30,22 +30,26 @@ pub(crate) fn check(config: Option<PathBuf>, format: Format, strict: bool) -> Ex
     }
     let (text, valid) = match format {
         Format::Json => as_json(loaded, path.as_deref()),
-        Format::Text => match read(loaded, path.as_deref(), "") {
-            Ok((_, policy)) => (plan(&source_name(path.as_deref()), &policy), true),
-            Err(code) => return code,
-        },
+        Format::Text => {
+            let counted = loaded.as_ref().map(|loaded| loaded.diagnostics.counted()).unwrap_or_default();
+            match read(loaded, path.as_deref(), "") {
+                Ok((_, policy)) => (plan(&source_name(path.as_deref()), &counted, &policy), true),
+                Err(code) => return code,
+            }
+        }
     };
     print(&text, if valid { ExitCode::SUCCESS } else { ExitCode::from(BAD_CONFIGURATION) })
 }
 
 /// How each rule is judged, for people.
-fn plan(name: &str, policy: &Policy) -> String {
+fn plan(name: &str, counted: &str, policy: &Policy) -> String {
+    let fine = if counted.is_empty() { "is fine".to_owned() } else { format!("can be used, with {counted}") };
     if policy.outlines().is_empty() {
-        return format!("{name} is fine. It has no rules: everything is accepted.\n");
+        return format!("{name} {fine}. It has no rules: everything is accepted.\n");
     }
     let rules = policy.outlines().chunk_by(|a, b| a.rule == b.rule);
     let rules: String = rules.map(|outlines| format!("\n{}", Outlines(outlines))).collect();
-    format!("{name} is fine. Its rules, from top to bottom:\n{rules}")
+    format!("{name} {fine}. Its rules, from top to bottom:\n{rules}")
 }
 
 /// Everything for programs, as `args.rs` describes it, and whether the configuration is fit for use.

@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use postward::config::Config;
-use postward::config::Severity;
 use postward::policy::Policy;
 use postward::server::Loaded;
 
@@ -57,9 +56,8 @@ fn read(
     match policy {
         Some(policy) => Ok((config, policy)),
         None => {
-            let errors = diagnostics.sorted().iter().filter(|d| d.severity == Severity::Error).count();
-            let plural = if errors == 1 { "" } else { "s" };
-            complain(&format!("postward: {errors} error{plural} in {}{consequence}\n", source_name(path)));
+            let counted = diagnostics.counted();
+            complain(&format!("postward: {counted} in {}{consequence}\n", source_name(path)));
             Err(ExitCode::from(BAD_CONFIGURATION))
         }
     }

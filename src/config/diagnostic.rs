@@ -122,7 +122,7 @@ const MOST_SHOWN: usize = 100;
 impl Diagnostics {
     /// Notes one more.
     pub fn push(&mut self, diagnostic: Diagnostic) {
-        if diagnostic.severity == Severity::Error || !self.partial {
+        if diagnostic.severity != Severity::Warning || !self.partial {
             self.list.push(diagnostic);
         }
     }
@@ -142,6 +142,21 @@ impl Diagnostics {
     #[must_use]
     pub fn errors(&self) -> usize {
         self.list.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count()
+    }
+
+    /// How much of each severity is shown, the worst first: `1 error and 2 notices`; empty if nothing is.
+    #[must_use]
+    pub fn counted(&self) -> String {
+        let sorted = self.sorted();
+        let counts = [Severity::Error, Severity::Warning, Severity::Notice].map(|severity| {
+            let count = sorted.iter().filter(|diagnostic| diagnostic.severity == severity).count();
+            (count > 0).then(|| format!("{count} {}{}", severity.name(), if count == 1 { "" } else { "s" }))
+        });
+        let mut counts: Vec<String> = counts.into_iter().flatten().collect();
+        match (counts.pop(), counts.is_empty()) {
+            (Some(last), false) => format!("{} and {last}", counts.join(", ")),
+            (last, _) => last.unwrap_or_default(),
+        }
     }
 
     /// All of them in the order of their places, each once.

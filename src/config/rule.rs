@@ -16,9 +16,11 @@ use super::limit;
 use super::limit::Limit;
 use super::notice::Notice;
 use super::template::Template;
+use crate::codes;
 use crate::facts::Fact;
 use crate::facts::Stage;
 use crate::reply;
+use crate::reply::ReplyError;
 use crate::reply::Status;
 
 /// A rule as written.
@@ -300,13 +302,7 @@ fn reply_template(node: Node, diagnostics: &mut Diagnostics) -> Option<At<ReplyT
     let (status, rest) = match reply::split_status(&text.value) {
         Ok(parts) => parts,
         Err(error) => {
-            let blank = text.value.replacen('-', " ", 1);
-            let hint = if reply::split_status(&blank).is_ok() {
-                format!("a blank stands behind the code, not a hyphen: \"{}\"", blank.escape_debug())
-            } else {
-                "a reply is a code, an enhanced status code of the same class and a text: \"550 5.7.1 Go away\""
-                    .to_owned()
-            };
+            let hint = reply_hint(&text.value, &error);
             diagnostics.push(Diagnostic::error(text.place, error.to_string()).hint(hint));
             return None;
         }
@@ -314,6 +310,46 @@ fn reply_template(node: Node, diagnostics: &mut Diagnostics) -> Option<At<ReplyT
     let rest = rest.trim();
     let template = template(rest, &text.place, diagnostics)?;
     Some(At { value: ReplyTemplate { status, text: template }, place: text.place })
+}
+
+/// What to write in place of a text that is no reply.
+fn reply_hint(text: &str, error: &ReplyError) -> String {
+    const FORM: &str = "a reply is a code, an enhanced status code of the same class and a text: \"550 5.7.1 Go away\"";
+    let blank = text.replacen('-', " ", 1);
+    if reply::split_status(&blank).is_ok() {
+        return format!("a blank stands behind the code, not a hyphen: \"{}\"", blank.escape_debug());
+    }
+    let words = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    if reply::split_status(&words).is_ok() {
+        return format!("one blank stands between them: \"{}\"", words.escape_debug());
+    }
+    match error {
+        ReplyError::ClassMismatch { code, enhanced } => same_class(code, enhanced),
+        ReplyError::Code { found } => {
+            let instead = found.parse().ok().and_then(codes::basic).and_then(|basic| basic.instead);
+            instead.map_or_else(|| FORM.to_owned(), |instead| format!("use {instead}"))
+        }
+        ReplyError::Enhanced { .. } => {
+            let code = words.split(' ').next().and_then(|code| code.parse().ok());
+            let usual = code.and_then(codes::basic).map(|basic| basic.usual).unwrap_or_default();
+            let usual = usual.get(..usual.len().min(4)).unwrap_or_default();
+            if usual.is_empty() { FORM.to_owned() } else { format!("write one of {}, then the text", usual.join(", ")) }
+        }
+    }
+}
+
+/// The two replies that `450` and `5.7.1` may have been meant for.
+fn same_class(code: &str, enhanced: &str) -> String {
+    let (Some(digit), Some((class, rest))) = (code.get(..1), enhanced.split_once('.')) else {
+        return String::new();
+    };
+    let kept = format!("use {code} {digit}.{rest}");
+    let other = code.get(1..).map(|digits| format!("{class}{digits}"));
+    match other.filter(|other| other.parse().ok().and_then(codes::basic).is_some_and(|basic| !basic.milter.is_empty()))
+    {
+        Some(other) => format!("{kept}, or {other} {enhanced}"),
+        None => kept,
+    }
 }
 
 fn header_field(node: Node, diagnostics: &mut Diagnostics) -> Option<At<HeaderField>> {

@@ -149,11 +149,15 @@ impl<'a> Linter<'a> {
             // That nothing is answered there is reported already.
             return;
         }
-        let errors = self.diagnostics.errors();
+        let (before, errors) = (self.diagnostics.list.len(), self.diagnostics.errors());
         status::check(spoken, self);
-        // What cannot be said there needs no advice on how to say it.
+        // What cannot be said there needs no advice on how to say it; and one piece of advice is enough.
         if self.diagnostics.errors() == errors {
+            let of_status = self.diagnostics.list.split_off(before);
             case::check(spoken, self);
+            if self.diagnostics.list.len() == before {
+                self.diagnostics.list.extend(of_status);
+            }
         }
         text::check(spoken, self);
         self.text(&spoken.reply.value.text, &spoken.reply.place, spoken.known);

@@ -14,6 +14,7 @@ use crate::config::Notice;
 use crate::config::Part;
 use crate::config::Variable;
 use crate::facts::Stage;
+use crate::policy::defaults::Case;
 use crate::reply::Status;
 
 pub(super) fn check(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
@@ -34,7 +35,7 @@ fn check_disconnect(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
         (421, false) => linter.error(
             place,
             "421 makes the MTA hang up on the client",
-            "say so with `disconnect = true`, or use 450 or 451",
+            format!("say so with `disconnect = true`, or {}", without_hanging_up(spoken)),
         ),
         (521, false) => linter.error(
             place,
@@ -47,6 +48,23 @@ fn check_disconnect(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
             format!("`disconnect` goes with 421, not with {code}"),
             "MTAs hang up after 421 only, and Postfix after 521",
         ),
+    }
+}
+
+/// What to say in place of 421 if the session shall go on.
+fn without_hanging_up(spoken: &Spoken<'_>) -> String {
+    match spoken.case {
+        Case::Blocked(_) | Case::NotYourSender | Case::Rate(_) if spoken.known.stage < Stage::Rcpt => {
+            "use 450 4.7.1 with at = \"rcpt\"".to_owned()
+        }
+        Case::Blocked(_) | Case::NotYourSender | Case::Rate(_) => "use 450 4.7.1".to_owned(),
+        Case::DiskFull
+        | Case::LoginMissing
+        | Case::OverQuota
+        | Case::TlsMissing
+        | Case::TooLarge
+        | Case::TooLargeForRecipient
+        | Case::TooManyRecipients => spoken.advice(),
     }
 }
 
@@ -112,8 +130,8 @@ fn never_said(basic: &Basic) -> String {
 fn instead_of_never(basic: &Basic, spoken: &Spoken<'_>) -> String {
     const LOGIN: &str = "530 5.7.0 asks for a login or STARTTLS, 550 5.7.1 refuses";
     match basic.instead {
-        Some(instead) if is_answer_to(basic, &["auth"]) => format!("{LOGIN}; {} says {instead}", basic.code),
-        None if is_answer_to(basic, &["auth", "starttls"]) => LOGIN.to_owned(),
+        // One that is also read as an enhanced code without dots was hardly meant as an answer to AUTH.
+        _ if is_answer_to(basic, &["auth", "starttls"]) && basic.dotted.is_none() => LOGIN.to_owned(),
         instead => {
             let named = instead.and_then(|instead| instead.parse().ok()).filter(|named| spoken.would_pass(*named));
             named.map_or_else(|| spoken.advice(), |named| spoken.advise(named))
@@ -201,7 +219,7 @@ fn check_enhanced(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
 
 /// What to do about a code about a recipient where none is known.
 fn with_recipient(spoken: &Spoken<'_>, default: EnhancedCode) -> String {
-    if spoken.can_wait_for_rcpt() {
+    if spoken.can_wait_for_rcpt() && spoken.asks_recipient {
         format!("use at = \"rcpt\", or another enhanced code ({default})")
     } else {
         format!("use {default}")
@@ -212,14 +230,17 @@ fn with_recipient(spoken: &Spoken<'_>, default: EnhancedCode) -> String {
 fn check_pair(status: Status, entry: &Enhanced, linter: &mut Linter<'_>, spoken: &Spoken<'_>) {
     let place = linter.place_of_status(spoken.reply);
     let code: EnhancedCode = status.enhanced().into();
-    let (notice, message) = if !entry.classes.contains(&code.class) {
-        let message = format!("{code} is not registered; {} is", in_its_class(entry, code));
-        (Notice::UnregisteredClass, message)
-    } else if !entry.basic.is_empty() && !entry.basic.contains(&status.code()) {
+    let of_class = entry.classes.contains(&code.class);
+    if of_class && (entry.basic.is_empty() || entry.basic.contains(&status.code())) {
+        return;
+    }
+    let is_known = entry.usual.iter().any(|pair| pair.ends_with(&format!(" {code}")));
+    let (notice, message) = if of_class || is_known {
         let message = format!("{} and {code} ({}) do not go together", status.code(), entry.name);
         (Notice::UnregisteredPair, message)
     } else {
-        return;
+        let message = format!("{code} is not registered; {} is", in_its_class(entry, code));
+        (Notice::UnregisteredClass, message)
     };
     let hint = if linter.is_trial { String::new() } else { choice(entry, spoken) };
     linter.notice(notice, place, message, hint);
