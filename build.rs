@@ -46,7 +46,7 @@ const VERDICT: Kind = Kind::Choice(
 type Fields = &'static [(&'static str, Kind)];
 
 /// The tables: key in the catalogue, constant, type, fields.
-const TABLES: [(&str, &str, &str, Fields); 6] = [
+const TABLES: [(&str, &str, &str, Fields); 7] = [
     (
         "class",
         "CLASSES",
@@ -112,6 +112,18 @@ const TABLES: [(&str, &str, &str, Fields); 6] = [
             ("receiver", Kind::Text),
             ("sender", Kind::Text),
             ("suppress", SUPPRESS),
+            ("first", Kind::Text),
+        ],
+    ),
+    (
+        "text",
+        "TEXTS",
+        "KnownText",
+        &[
+            ("contains", Kind::Texts),
+            ("code", Kind::OptionalText),
+            ("name", Kind::Text),
+            ("means", Kind::Text),
             ("first", Kind::Text),
         ],
     ),

@@ -49,6 +49,10 @@ pub(crate) enum Command {
     ///
     /// Words of the pattern that all have to fit: a code or how it begins (550, 55, 5.7, 4yz), a stage (rcpt), an RFC (RFC 7505),
     /// a vendor, or a word of the name, the meaning or the causes. Exits with 1 if nothing fits.
+    ///
+    /// With `--format json`, standard output is one object: `basic` and `enhanced`, lists of entries with the keys of the
+    /// catalogue: `code`, `name`, `meaning`, `causes`, `receiver` (what who says it does), `sender` (what who is told it does),
+    /// `suppress` (may the address be dropped: "address", "never", "repeated", "-"), `first` and more.
     Codes {
         /// What to look for [default: everything]
         #[arg(value_name = "PATTERN")]
@@ -65,9 +69,16 @@ pub(crate) enum Command {
     /// ten different replies, a summary is shown. Exits with 1 if no code was found.
     ///
     /// With `--format json`, standard output is one object: `lines` (how many were read), `replies` (how many were found),
-    /// `explanations` (of each different reply, in order; null with a summary) and `summary` (or null). A line of the summary has
-    /// `count`, `share` (0 to 1), `code`, `enhanced_code`, `said_by` ("milter", "mta", "nobody", "remote", "unknown"), `meaning`, `first` (what
-    /// to do first) and `rules` (how often each rule's text was met).
+    /// `explanations` (of each different reply, in order; null with a summary) and `summary` (or null).
+    ///
+    /// An explanation has `code`, `enhanced_code`, `shown` (both), `name`, `text`, `said_by` ("milter", "mta", "nobody", "postward",
+    /// "remote", "unknown"), `line`, `remarks` (what is wrong with it), `first` (what to do first), `known_text` (or null), `digits`
+    /// (of an unknown code), `basic` and `enhanced` (entries of the catalogue, as `postward codes` has them), `rules` (whose text it
+    /// is) and `claims` (what references say: `says`, `verdict`, `truth`). In texts of entries, `4: ` and `5: ` begin what holds for
+    /// one class only, until ` | `.
+    ///
+    /// A line of the summary has `count`, `share` (0 to 1), `code`, `enhanced_code`, `said_by`, `meaning`, `first` and `rules` (how
+    /// often each rule's text was met). Past 1000 different replies a last line has the `count` of all others.
     Explain {
         /// What to explain [default: standard input]
         #[arg(value_name = "TEXT")]

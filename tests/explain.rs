@@ -6,7 +6,6 @@ mod support;
 
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
@@ -241,5 +240,139 @@ fn the_catalogue_is_listed_and_searched() {
     let output = postward(&["codes", "--format", "json", "5.7.1"]);
     let object: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(object["enhanced"].as_array().unwrap().iter().any(|entry| entry["code"] == "X.7.1"), "{object}");
-    assert!(Path::new("docs/codes.md").exists());
+}
+
+#[test]
+fn several_codes_are_each_explained() {
+    let object = json(&["421", "450", "451"], "");
+    assert_eq!(codes_of(&object), [(Some(421), None), (Some(450), None), (Some(451), None)]);
+    assert_eq!(
+        codes_of(&json(&["550 5.1.1", "421 4.7.0"], "")),
+        [(Some(550), Some("5.1.1")), (Some(421), Some("4.7.0"))]
+    );
+    assert_eq!(codes_of(&json(&["5.1.1", "User", "unknown"], "")), [(None, Some("5.1.1"))]);
+}
+
+#[test]
+fn a_well_known_text_is_recognised() {
+    for (text, name, first) in [
+        (
+            "451 4.7.1 Service unavailable - try again later",
+            "Postfix: a milter does not answer",
+            "See whether the milter runs",
+        ),
+        ("454 4.7.1 <a@b.example>: Relay access denied", "Postfix: relaying denied", "Log in to send"),
+        (
+            "550 5.4.1 Recipient address rejected: Access denied",
+            "Exchange Online: no such recipient",
+            "Correct the address",
+        ),
+    ] {
+        let (output, _, _) = explain(&[text], "");
+        assert!(output.lines().next().unwrap().ends_with(name), "{output}");
+        assert!(output.contains(&format!("do first      {first}")), "{output}");
+    }
+}
+
+#[test]
+fn advice_is_for_the_class_that_was_said() {
+    let (temporary, _, _) = explain(&["450 4.7.1"], "");
+    let (permanent, _, _) = explain(&["550 5.7.1"], "");
+    assert!(temporary.contains("Greylisting or a rate limit") && temporary.contains("Retried"), "{temporary}");
+    assert!(!permanent.contains("Greylisting or a rate limit") && permanent.contains("Final"), "{permanent}");
+    for text in [temporary, permanent] {
+        assert!(!text.contains(" 4: ") && !text.contains(" 5: ") && !text.contains(" | "), "{text}");
+    }
+}
+
+/// A remote server chooses what stands in a log, and a terminal obeys it.
+#[test]
+fn nothing_that_a_terminal_obeys_gets_through() {
+    let hidden = "\u{1b}[31mred\u{7}\u{9b}0m\u{202e}x\ry";
+    let text = format!("550 5.7.1 {hidden}");
+    let directory = TempDir::new("esc");
+    let path = directory.write("mail.log", &format!("{text}\n"));
+    for arguments in [
+        &["explain", "--", &text][..],
+        &["explain", path.to_str().unwrap()],
+        &["explain", "--format", "json", path.to_str().unwrap()],
+        &["explain", "--summary", path.to_str().unwrap()],
+        &["explain", hidden],
+        &["explain", "--file", hidden],
+        &["explain", "--config", hidden, "550"],
+        &["codes", hidden],
+        &["check", hidden],
+    ] {
+        let output = postward(arguments);
+        for bytes in [output.stdout, output.stderr] {
+            let shown = String::from_utf8(bytes).unwrap();
+            let obeyed = shown.chars().find(|c| *c != '\n' && (c.is_control() || *c == '\u{202e}'));
+            assert_eq!(obeyed, None, "{arguments:?}: {shown:?}");
+        }
+    }
+}
+
+#[test]
+fn of_a_bounce_only_what_a_server_wrote_is_read() {
+    let bounce = "Return-Path: <>\r\nFrom: MAILER-DAEMON@mx.example.com\r\nTo: a@example.com\r\nSubject: Undelivered (554)\r\n\
+        X-Filter: SFS:(13230001)(554)(550)\r\nMIME-Version: 1.0\r\n\
+        Content-Type: multipart/report; report-type=delivery-status; boundary=\"b\"\r\n\r\n\
+        --b\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n\
+        <bob@example.org>: host mx.example.org[192.0.2.1] said: 550 5.1.1 no such=\r\n user =28bob=29 (in reply to RCPT TO command)\r\n\
+        --b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.example.com\r\n\r\n\
+        Final-Recipient: rfc822; bob@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\n\
+        Diagnostic-Code: smtp; 550 5.1.1 no such user (bob)\r\n\r\n\
+        --b\r\nContent-Type: message/rfc822\r\n\r\nFrom: a@example.com\r\nSubject: invoice\r\n\r\n\
+        Part 450 4.7.1 is out of stock, I got 552 5.3.4 last time\r\n--b--\r\n";
+    let directory = TempDir::new("eml");
+    let path = directory.write("bounce.eml", bounce);
+    let object = json(&[path.to_str().unwrap()], "");
+    assert_eq!(codes_of(&object), [(Some(550), Some("5.1.1"))], "{object:#}");
+    assert_eq!(object["explanations"][0]["text"], "no such user (bob)");
+    assert_eq!(codes_of(&json(&["-"], bounce)), [(Some(550), Some("5.1.1"))]);
+}
+
+#[test]
+fn several_files_are_read_and_a_missing_one_is_named() {
+    let directory = TempDir::new("two");
+    let one = directory.write("one.txt", "550 5.7.1 Go away\n");
+    let two = directory.write("two.txt", "421 4.7.0 Not now\n");
+    let object = json(&[one.to_str().unwrap(), two.to_str().unwrap()], "");
+    assert_eq!(codes_of(&object), [(Some(550), Some("5.7.1")), (Some(421), Some("4.7.0"))]);
+    let (_, code, errors) = explain(&["nosuchfile.eml"], "");
+    assert_eq!(
+        (code, errors.as_str()),
+        (1, "postward: there is no file nosuchfile.eml, and no reply code in its name\n")
+    );
+}
+
+/// Who is refused by a stranger's server cannot choose its codes.
+#[test]
+fn a_summary_has_an_end() {
+    let line = |n: u32| {
+        format!(
+            "Nov 21 10:00:01 mx postfix/smtp[421]: 4dLk9Y2vRkz9vJ: to=<e@example.org>, relay=mx[192.0.2.1]:25, delay=1, \
+             delays=0/0/1/0, dsn=5.{0}.{1}, status=bounced (host mx[192.0.2.1] said: 550 5.{0}.{1} no)\n",
+            n / 1000,
+            n % 1000
+        )
+    };
+    let log: String = (0..3000).map(line).collect();
+    let object = json(&["-"], &log);
+    let rows = object["summary"].as_array().unwrap();
+    assert_eq!(rows.len(), 1001);
+    assert_eq!(rows.iter().map(|row| row["count"].as_u64().unwrap()).sum::<u64>(), 3000);
+    assert!(explain(&["-"], &log).0.contains("2000  others"));
+}
+
+#[test]
+fn what_postward_logged_itself_is_told_apart_from_the_mtas_log() {
+    let ours = "Nov 21 10:00:00 mx postward[7]: 2026-11-21T10:00:00.000000Z  INFO refuse id=1.1 stage=\"rcpt\" rule=\"no-entry\" \
+                reply=\"550 5.7.1 Client 192.0.2.9 may not enter\"\n";
+    let trial = ours.replace("INFO refuse", "INFO would refuse");
+    let object = json(&["--summary"], &format!("{}{ours}{trial}", log(1)));
+    let said_by: Vec<&str> =
+        object["summary"].as_array().unwrap().iter().map(|row| row["said_by"].as_str().unwrap()).collect();
+    assert_eq!(said_by, ["milter", "postward", "remote"]);
+    assert_eq!(object["replies"], 3);
 }

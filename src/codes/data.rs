@@ -88,6 +88,13 @@ pub struct Basic {
 }
 
 impl Basic {
+    /// Whether it has its place at this stage or command, be it that a milter says it there.
+    #[must_use]
+    pub fn is_said_at(&self, stage: &str) -> bool {
+        let of_milter = self.milter.contains(&stage) || self.milter_unusual.contains(&stage);
+        of_milter || self.stages.contains(&stage) || self.stages.contains(&"any")
+    }
+
     /// For programs: `codes --format json` and `explain --format json`.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -192,6 +199,21 @@ impl Enhanced {
     }
 }
 
+/// A text by which an MTA or a service is known, and what it means there.
+#[derive(Debug)]
+pub struct KnownText {
+    /// One of these stands in it.
+    pub contains: &'static [&'static str],
+    /// How its codes begin, if that matters.
+    pub code: Option<&'static str>,
+    /// What it is, in a few words.
+    pub name: &'static str,
+    /// What it means.
+    pub means: &'static str,
+    /// The first thing to do.
+    pub first: &'static str,
+}
+
 /// What a reference says about codes.
 #[derive(Debug)]
 pub struct Claim {
@@ -205,6 +227,14 @@ pub struct Claim {
     pub verdict: Verdict,
     /// What is so, and why; only a claim that is right may lack it.
     pub truth: Option<&'static str>,
+}
+
+impl Claim {
+    /// Whether the text for this code corrects it: at the first code that it is about, so that it is not said everywhere.
+    #[must_use]
+    pub fn is_shown_at(&self, code: &str) -> bool {
+        self.verdict != Verdict::Right && self.about.first() == Some(&code)
+    }
 }
 
 /// Whose a three-digit code is.

@@ -12,6 +12,7 @@ pub use data::Claim;
 pub use data::Class;
 pub use data::Enhanced;
 pub use data::Kind;
+pub use data::KnownText;
 pub use data::MilterUse;
 pub use data::Registration;
 pub use data::SecondDigit;
@@ -92,6 +93,20 @@ pub fn second_digit(digit: u16) -> Option<&'static SecondDigit> {
 #[must_use]
 pub fn subject(number: u16) -> Option<&'static Subject> {
     data::SUBJECTS.iter().find(|subject| subject.number == number)
+}
+
+/// Every text by which an MTA or a service is known.
+#[must_use]
+pub const fn known_texts() -> &'static [KnownText] {
+    data::TEXTS
+}
+
+/// What a reply is known by: `codes` as in `451 4.7.1`, or the one that is there, and the text behind them.
+#[must_use]
+pub fn known_text(codes: &str, text: &str) -> Option<&'static KnownText> {
+    data::TEXTS.iter().find(|known| {
+        known.code.is_none_or(|code| codes.starts_with(code)) && known.contains.iter().any(|part| text.contains(part))
+    })
 }
 
 /// What is commonly said about this: `503`, `5.2.2`, `552 5.2.2`, `4yz` (a class) or `x7z` (a second digit).

@@ -26,6 +26,9 @@ pub fn search(pattern: &str) -> Matches {
     }
 }
 
+/// A milter's stages, of which some are no SMTP commands.
+const STAGES: [&str; 6] = ["connect", "helo", "mail", "rcpt", "data", "end-of-message"];
+
 /// A word of a pattern.
 #[derive(Debug)]
 enum Word {
@@ -35,6 +38,8 @@ enum Word {
     Dotted(Option<u16>, String),
     /// `55`: the first digits of a code.
     Digits(String),
+    /// A stage or command.
+    Stage(String),
     /// `RFC 7505`.
     Standard(String),
     /// Any other, in lower case.
@@ -44,7 +49,9 @@ enum Word {
 fn words(pattern: &str) -> Vec<Word> {
     let mut words = Vec::new();
     let pattern = pattern.to_ascii_lowercase();
-    let mut rest = pattern.split_whitespace().peekable();
+    // A section of a standard is not looked for, and a hyphen between two codes is none.
+    let wanted = |word: &&str| !word.starts_with('\u{a7}');
+    let mut rest = pattern.split([' ', ',', '\t', '\n']).filter(|word| !word.is_empty()).filter(wanted).peekable();
     while let Some(word) = rest.next() {
         let is_number = |word: &&str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
         if word == "rfc"
@@ -70,6 +77,9 @@ impl Word {
         if is_number(word) {
             return if word.len() == 4 { Self::Standard(format!("rfc {word}")) } else { Self::Digits(word.to_owned()) };
         }
+        if word == "eom" || all_basic().iter().any(|basic| basic.stages.contains(&word)) || STAGES.contains(&word) {
+            return Self::Stage(if word == "eom" { "end-of-message".to_owned() } else { word.to_owned() });
+        }
         let word = word.trim_start_matches('#').trim_end_matches(".x").trim_end_matches('.');
         match word.split_once('.') {
             Some(("x", rest)) => Self::Dotted(None, rest.to_owned()),
@@ -91,11 +101,9 @@ impl Word {
                     || basic.dotted.is_some_and(|dotted| begins(dotted, *class, rest))
             }
             Self::Standard(standard) => names(basic.defined_by, standard),
+            Self::Stage(stage) => basic.is_said_at(stage),
             Self::Text(text) => {
-                basic.stages.contains(&text.as_str())
-                    || [basic.name, basic.meaning, basic.defined_by, basic.kind.name()]
-                        .iter()
-                        .any(|field| has(field, text))
+                [basic.name, basic.meaning, basic.defined_by, basic.kind.name()].iter().any(|field| has(field, text))
                     || basic.causes.iter().any(|cause| has(cause, text))
             }
         }
@@ -111,8 +119,13 @@ impl Word {
             Self::Dotted(class, rest) => {
                 let of_class =
                     class.is_none_or(|class| enhanced.classes.contains(&class) || enhanced.seen.contains(&class));
-                of_class && enhanced.code.split('-').any(|code| begins(code, None, rest))
+                let covers = |class: &u16| format!("{class}.{rest}").parse().is_ok_and(|code| enhanced.covers(code));
+                of_class
+                    && (enhanced.code.split('-').any(|code| begins(code, None, rest))
+                        || enhanced.classes.iter().any(covers))
             }
+            // They go with the code, whose stage it is.
+            Self::Stage(_) => false,
             Self::Standard(standard) => names(enhanced.defined_by, standard),
             Self::Text(text) => {
                 [enhanced.name, enhanced.meaning, enhanced.defined_by, enhanced.status.name()]
@@ -131,10 +144,7 @@ fn begins(code: &str, class: Option<u16>, rest: &str) -> bool {
         return false;
     };
     let same_class = class.is_none_or(|class| of_code == class.to_string());
-    same_class
-        && numbers
-            .strip_prefix(rest)
-            .is_some_and(|after| after.is_empty() || after.starts_with('.') || rest.contains('.'))
+    same_class && numbers.strip_prefix(rest).is_some_and(|after| after.is_empty() || after.starts_with('.'))
 }
 
 fn has(field: &str, text: &str) -> bool {

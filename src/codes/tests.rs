@@ -57,6 +57,10 @@ fn codes_are_found_by_word_stage_and_standard() {
     assert!(!found("RFC 753").contains(&"X.7.27".to_owned()));
     assert!(found("rcpt").contains(&"551".to_owned()) && !found("rcpt").contains(&"220".to_owned()));
     assert!(found("gmail").contains(&"4.7.32".to_owned()));
-    assert_eq!(found("rcpt rfc 7504"), ["556"]);
+    assert_eq!(found("rcpt rfc 7505"), ["550", "556"]);
+    assert!(found("rcpt").contains(&"421".to_owned()) && found("eom") == found("end-of-message"));
+    assert_eq!(found("5.7.509"), ["5.7.509"]);
+    assert_eq!(found("5.7.620"), ["5.7.606-5.7.649"]);
+    assert!(!found("5.7.1").contains(&"X.7.10".to_owned()));
     assert_eq!(found("no such word"), [""; 0]);
 }

@@ -6,32 +6,34 @@ use std::process::ExitCode;
 use postward::codes;
 use postward::codes::Matches;
 use postward::codes::MilterUse;
+use serde_json::Value;
 use serde_json::json;
 
 use super::FAILED;
-use super::complain;
+use super::object_to;
 use super::print;
+use super::print_json;
 use crate::args::Format;
 
 pub(crate) fn codes(pattern: &str, format: Format) -> ExitCode {
     let matches = codes::search(pattern);
     let is_empty = matches.basic.is_empty() && matches.enhanced.is_empty();
-    let text = match format {
-        Format::Json => as_json(&matches),
+    let code = if is_empty { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
+    match format {
+        Format::Json => print_json(&as_json(&matches), code),
         Format::Text => {
             if is_empty {
-                complain(&format!("postward: no code fits \"{pattern}\"; `postward codes` lists all\n"));
+                object_to(&format!("no code fits \"{pattern}\"; `postward codes` lists all"));
             }
-            table(&matches)
+            print(&table(&matches), code)
         }
-    };
-    print(&text, if is_empty { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+    }
 }
 
-fn as_json(matches: &Matches) -> String {
+fn as_json(matches: &Matches) -> Value {
     let basic: Vec<_> = matches.basic.iter().map(|basic| basic.to_json()).collect();
     let enhanced: Vec<_> = matches.enhanced.iter().map(|enhanced| enhanced.to_json()).collect();
-    format!("{:#}\n", json!({"basic": basic, "enhanced": enhanced}))
+    json!({"basic": basic, "enhanced": enhanced})
 }
 
 /// A line for each code; what a milter may do with it in the middle.

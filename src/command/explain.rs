@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::io::BufRead as _;
+use std::io::BufRead;
 use std::io::BufReader;
 use std::io::IsTerminal as _;
 use std::io::Read;
@@ -11,13 +11,13 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use postward::codes::EnhancedCode;
 use postward::explain;
 use postward::explain::Explanation;
 use postward::explain::Found;
 use postward::explain::Origins;
 use postward::explain::Scanner;
 use postward::explain::Summary;
+use postward::explain::Typed;
 use postward::policy::Policy;
 use postward::server;
 use serde_json::Value;
@@ -26,9 +26,10 @@ use serde_json::json;
 use super::BAD_CONFIGURATION;
 use super::DEFAULT_PATH;
 use super::FAILED;
-use super::complain;
 use super::configuration_path;
+use super::object_to;
 use super::print;
+use super::print_json;
 use super::read;
 use super::source_name;
 use crate::args::Format;
@@ -38,6 +39,18 @@ const MOST_EXPLAINED: usize = 10;
 
 /// A text of so many lines may be codes that somebody typed, one on each.
 const MOST_TYPED: u64 = 10;
+
+/// So much is looked at to see what a source is.
+const START: usize = 1 << 16;
+
+/// What lies behind that in a message is not read.
+const LONGEST_MESSAGE: u64 = 1 << 26;
+
+/// How files begin that gzip, bzip2, xz and zstd made.
+const COMPRESSED: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"];
+
+/// How names of files end that people have explained.
+const ENDINGS: [&str; 5] = ["eml", "gz", "log", "msg", "txt"];
 
 /// A line that is longer is cut: no log has such.
 const LONGEST_LINE: u64 = 1 << 20;
@@ -62,24 +75,43 @@ pub(crate) fn explain(inquiry: &Inquiry) -> ExitCode {
         Err(code) => return code,
     };
     let text = inquiry.text.join(" ");
-    let input: Box<dyn Read> = match source(inquiry, &text) {
-        Ok(Some(input)) => input,
-        Ok(None) => match explain::typed(&text).filter(|_| !inquiry.summary) {
-            Some(typed) => return show(inquiry, &Answer::of_one(Explanation::of_typed(&typed, &origins))),
-            None => Box::new(io::Cursor::new(text.clone())),
-        },
-        Err(message) => {
-            complain(&format!("postward: {message}\n"));
-            return ExitCode::from(BAD_CONFIGURATION);
-        }
-    };
-    match scan(inquiry, &origins, input) {
+    let typed = if inquiry.summary { Vec::new() } else { explain::typed(&text) };
+    if !typed.is_empty() {
+        return show(inquiry, &Answer::of_typed(&typed, &origins));
+    }
+    match sources(inquiry).and_then(|sources| answer(inquiry, &origins, sources, &text)) {
         Ok(answer) => show(inquiry, &answer),
-        Err(error) => {
-            complain(&format!("postward: cannot read what to explain: {error}\n"));
+        Err(message) => {
+            object_to(&message);
             ExitCode::from(BAD_CONFIGURATION)
         }
     }
+}
+
+/// What stands in the sources, or in the arguments themselves.
+fn answer(inquiry: &Inquiry, origins: &Origins, sources: Vec<Source>, text: &str) -> Result<Answer, String> {
+    let mut answer = Answer { wants_summary: inquiry.summary, ..Answer::default() };
+    if sources.is_empty() {
+        answer.scan(origins, text.as_bytes()).map_err(|error| error.to_string())?;
+    }
+    for Source { name, input } in sources {
+        let problem = |error: io::Error| format!("cannot read {name}: {error}");
+        let mut input = BufReader::with_capacity(START, input);
+        let start = input.fill_buf().map_err(problem)?;
+        if COMPRESSED.iter().any(|magic| start.starts_with(magic)) {
+            return Err(format!("{name} is compressed: zcat {name} | postward explain"));
+        }
+        if explain::is_message(&String::from_utf8_lossy(start)) {
+            let mut message = Vec::new();
+            input.take(LONGEST_MESSAGE).read_to_end(&mut message).map_err(problem)?;
+            for text in explain::texts(&message).unwrap_or_default() {
+                answer.scan(origins, text.as_bytes()).map_err(problem)?;
+            }
+        } else {
+            answer.scan(origins, input).map_err(problem)?;
+        }
+    }
+    Ok(answer)
 }
 
 /// The replies of the configuration's rules. One that was not asked for may be missing or broken.
@@ -94,69 +126,43 @@ fn origins(config: Option<PathBuf>) -> Result<Origins, ExitCode> {
     let policy = loaded.ok().and_then(|loaded| loaded.policy);
     if policy.is_none() {
         let name = source_name(path.as_deref());
-        complain(&format!("postward: {name} is not fit for use; no rules are looked for\n"));
+        object_to(&format!("{name} is not fit for use; no rules are looked for"));
     }
     Ok(policy.as_ref().map(of).unwrap_or_default())
 }
 
-/// The file or standard input that the arguments name; `None` where they are the text themselves.
-fn source(inquiry: &Inquiry, text: &str) -> Result<Option<Box<dyn Read>>, String> {
-    let standard_input = || Ok(Some(Box::new(io::stdin()) as Box<dyn Read>));
-    let path = match (&inquiry.file, inquiry.text.as_slice()) {
-        (Some(path), _) => path.as_path(),
-        (None, []) if io::stdin().is_terminal() => {
-            return Err(
-                "nothing to explain: give a code, a text or a file, or pipe one in (`postward explain --help`)"
-                    .to_owned(),
-            );
-        }
-        (None, []) => return standard_input(),
-        (None, [word]) if word == "-" || Path::new(word).is_file() => Path::new(word),
-        (None, [word]) if word.contains('/') && !text.contains(' ') && explain::typed(word).is_none() => {
-            Path::new(word)
-        }
-        (None, _) => return Ok(None),
-    };
-    if path == Path::new("-") {
-        return standard_input();
-    }
-    let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let mut file = BufReader::new(file);
-    let begins_compressed = |start: &[u8]| {
-        [&b"\x1f\x8b"[..], b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"].iter().any(|magic| start.starts_with(magic))
-    };
-    if file.fill_buf().is_ok_and(begins_compressed) {
-        return Err(format!("{0} is compressed: zcat {0} | postward explain", path.display()));
-    }
-    Ok(Some(Box::new(file)))
+/// Something to read, and how it is called.
+struct Source {
+    name: String,
+    input: Box<dyn Read>,
 }
 
-/// Every reply of a text.
-fn scan(inquiry: &Inquiry, origins: &Origins, input: Box<dyn Read>) -> io::Result<Answer> {
-    let mut answer = Answer { wants_summary: inquiry.summary, ..Answer::default() };
-    let mut scanner = Scanner::default();
-    let mut input = BufReader::new(input);
-    let mut line = Vec::new();
-    let mut typed = Vec::new();
-    while input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? > 0 {
-        answer.lines += 1;
-        let text = String::from_utf8_lossy(line.trim_ascii_end());
-        scanner.line(&text).iter().for_each(|found| answer.add(found, origins));
-        if answer.lines <= MOST_TYPED {
-            typed.extend(explain::typed(&text));
+/// The files, or standard input, that the arguments name; none where they are the text themselves.
+fn sources(inquiry: &Inquiry) -> Result<Vec<Source>, String> {
+    let words: Vec<&Path> = inquiry.text.iter().map(Path::new).collect();
+    let are_files = words.iter().all(|word| *word == Path::new("-") || word.is_file());
+    match (&inquiry.file, words.as_slice()) {
+        (Some(path), _) => Ok(vec![open(path)?]),
+        (None, []) if io::stdin().is_terminal() => {
+            Err("nothing to explain: give a code, a text or a file, or pipe one in (`postward explain --help`)"
+                .to_owned())
         }
-        line.clear();
-    }
-    answer.is_log = scanner.log_lines() > MOST_EXPLAINED;
-    scanner.finish().iter().for_each(|found| answer.add(found, origins));
-    // A code on a line of its own is one only where all of it may have been typed.
-    if answer.replies == 0 && answer.lines <= MOST_TYPED {
-        for typed in &typed {
-            answer.replies += 1;
-            answer.explanations.push(Explanation::of_typed(typed, origins));
+        (None, []) => Ok(vec![open(Path::new("-"))?]),
+        (None, words) if are_files => words.iter().map(|word| open(word)).collect(),
+        // Whoever writes a path means a file.
+        (None, [word]) if inquiry.text.iter().all(|text| text.contains('/') && !text.contains(' ')) => {
+            Ok(vec![open(word)?])
         }
+        (None, _) => Ok(Vec::new()),
     }
-    Ok(answer)
+}
+
+fn open(path: &Path) -> Result<Source, String> {
+    if path == Path::new("-") {
+        return Ok(Source { name: "standard input".to_owned(), input: Box::new(io::stdin()) });
+    }
+    let file = File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(Source { name: path.display().to_string(), input: Box::new(file) })
 }
 
 /// What was found.
@@ -167,30 +173,59 @@ struct Answer {
     /// Of the first different replies.
     explanations: Vec<Explanation>,
     /// The codes that they have.
-    explained: BTreeSet<(Option<u16>, Option<EnhancedCode>, Vec<String>)>,
+    explained: BTreeSet<(String, Vec<String>)>,
     summary: Summary,
-    is_log: bool,
+    log_lines: usize,
     wants_summary: bool,
 }
 
 impl Answer {
-    fn of_one(explanation: Explanation) -> Self {
-        Self { lines: 1, replies: 1, explanations: vec![explanation], ..Self::default() }
+    fn of_typed(typed: &[Typed], origins: &Origins) -> Self {
+        let explanations: Vec<_> = typed.iter().map(|typed| Explanation::of_typed(typed, origins)).collect();
+        Self { lines: 1, replies: explanations.len() as u64, explanations, ..Self::default() }
+    }
+
+    /// Adds every reply of a text.
+    fn scan(&mut self, origins: &Origins, mut input: impl BufRead) -> io::Result<()> {
+        let mut scanner = Scanner::default();
+        let mut line = Vec::new();
+        let mut typed = Vec::new();
+        let (lines, replies) = (self.lines, self.replies);
+        while input.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)? > 0 {
+            self.lines += 1;
+            let text = String::from_utf8_lossy(line.trim_ascii_end());
+            scanner.line(&text).iter().for_each(|found| self.add(found, origins));
+            if self.lines - lines <= MOST_TYPED {
+                typed.extend(explain::typed(&text));
+            }
+            line.clear();
+        }
+        scanner.finish().iter().for_each(|found| self.add(found, origins));
+        self.log_lines += scanner.log_lines();
+        // A code on a line of its own is one only where all of it may have been typed.
+        if self.replies == replies && self.lines - lines <= MOST_TYPED {
+            self.replies += typed.len() as u64;
+            self.explanations.extend(typed.iter().map(|typed| Explanation::of_typed(typed, origins)));
+        }
+        Ok(())
     }
 
     fn add(&mut self, found: &Found, origins: &Origins) {
         self.replies += 1;
-        self.summary.add(found, origins);
-        let rules = origins.rules(found.code, &found.text).into_iter().map(str::to_owned).collect();
-        let is_new =
-            self.explained.len() <= MOST_EXPLAINED && self.explained.insert((found.code, found.enhanced, rules));
-        if is_new {
-            self.explanations.push(Explanation::of_found(found, origins));
+        let rules = origins.rules(found.code, &found.text);
+        self.summary.add(found, &rules);
+        if self.explained.len() > MOST_EXPLAINED {
+            return;
+        }
+        let explanation = Explanation::of_found(found, origins);
+        if self.explained.insert((explanation.title(), explanation.rules().to_vec())) {
+            self.explanations.push(explanation);
         }
     }
 
     fn is_summary(&self) -> bool {
-        self.replies > 0 && (self.wants_summary || self.is_log || self.explained.len() > MOST_EXPLAINED)
+        self.replies > 0
+            && (self.wants_summary || self.log_lines > MOST_EXPLAINED || self.explained.len() > MOST_EXPLAINED)
     }
 
     fn to_json(&self) -> Value {
@@ -203,7 +238,8 @@ impl Answer {
     fn to_text(&self) -> String {
         if self.is_summary() {
             let replies = if self.replies == 1 { "reply" } else { "replies" };
-            return format!("{} {replies} in {} lines.\n\n{}", self.replies, self.lines, self.summary);
+            let lines = if self.lines == 1 { "line" } else { "lines" };
+            return format!("{} {replies} in {} {lines}.\n\n{}", self.replies, self.lines, self.summary);
         }
         let texts: Vec<String> = self.explanations.iter().map(Explanation::to_string).collect();
         texts.join("\n")
@@ -213,9 +249,9 @@ impl Answer {
 fn show(inquiry: &Inquiry, answer: &Answer) -> ExitCode {
     let code = if answer.replies == 0 { ExitCode::from(FAILED) } else { ExitCode::SUCCESS };
     match inquiry.format {
-        Format::Json => print(&format!("{:#}\n", answer.to_json()), code),
+        Format::Json => print_json(&answer.to_json(), code),
         Format::Text if answer.replies == 0 => {
-            complain(&nothing_found(&inquiry.text.join(" ")));
+            object_to(&nothing_found(&inquiry.text.join(" ")));
             code
         }
         Format::Text => print(&answer.to_text(), code),
@@ -224,10 +260,12 @@ fn show(inquiry: &Inquiry, answer: &Answer) -> ExitCode {
 
 fn nothing_found(text: &str) -> String {
     let text = text.trim();
-    let why = if explain::is_port(text) {
+    let is_file_name = !text.contains(' ') && text.rsplit_once('.').is_some_and(|(_, end)| ENDINGS.contains(&end));
+    if explain::is_port(text) {
         format!("{text} is a port for mail, no reply code")
+    } else if is_file_name {
+        format!("there is no file {text}, and no reply code in its name")
     } else {
         "no reply code was found. A code is 550, 5.7.1 or both; `postward codes` lists all".to_owned()
-    };
-    format!("postward: {why}\n")
+    }
 }

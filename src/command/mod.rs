@@ -13,8 +13,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use postward::config::Config;
+use postward::explain::is_hidden;
+use postward::explain::visible;
 use postward::policy::Policy;
 use postward::server::Loaded;
+use serde_json::Value;
 
 pub(crate) use check::check;
 pub(crate) use codes::codes;
@@ -49,7 +52,7 @@ fn read(
     consequence: &str,
 ) -> Result<(Config, Policy), ExitCode> {
     let Loaded { config, policy, diagnostics } = loaded.map_err(|(path, error)| {
-        complain(&format!("postward: cannot read {}: {error}\n", path.display()));
+        object_to(&format!("cannot read {}: {error}", path.display()));
         ExitCode::from(BAD_CONFIGURATION)
     })?;
     complain(&diagnostics.render(io::stderr().is_terminal()));
@@ -61,6 +64,19 @@ fn read(
             Err(ExitCode::from(BAD_CONFIGURATION))
         }
     }
+}
+
+/// Writes an object to standard output. What a terminal would obey is escaped, though JSON does not ask for it.
+fn print_json(object: &Value, code: ExitCode) -> ExitCode {
+    let mut text = String::new();
+    for c in format!("{object:#}\n").chars() {
+        if c != '\n' && is_hidden(c) {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    print(&text, code)
 }
 
 /// Writes to standard output. Where that is closed, or full, the command has failed.
@@ -79,6 +95,11 @@ fn failed(message: &str) -> ExitCode {
 /// Writes to standard error; where that is closed, nobody can be told.
 fn complain(text: &str) {
     _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// `postward: ` and what is wrong with what was asked, in which words of strangers may stand.
+fn object_to(message: &str) {
+    complain(&format!("postward: {}\n", visible(message)));
 }
 
 #[cfg(test)]

@@ -16,12 +16,12 @@ use crate::codes::Claim;
 use crate::codes::Enhanced;
 use crate::codes::EnhancedCode;
 use crate::codes::Kind;
+use crate::codes::KnownText;
 use crate::codes::Registration;
 use crate::codes::Suppress;
-use crate::codes::Verdict;
 
 /// The width of the text, as wide as most terminals are.
-const WIDTH: usize = 100;
+pub(super) const WIDTH: usize = 100;
 
 /// The width of the labels before it.
 const LABEL: usize = 12;
@@ -32,6 +32,8 @@ pub struct Explanation {
     /// The code as it is to be read.
     code: String,
     found: Option<Found>,
+    /// What its text is known by.
+    known: Option<&'static KnownText>,
     /// What is wrong with it, or has to be known first.
     remarks: Vec<String>,
     basic: Option<&'static Basic>,
@@ -66,13 +68,15 @@ impl Explanation {
         let code = found.enhanced.or_else(|| dotted.and_then(|dotted| dotted.parse().ok()));
         let enhanced: Vec<&Enhanced> = code.into_iter().flat_map(codes::enhanced).collect();
         let unregistered = code.filter(|_| enhanced.iter().all(|entry| entry.status == Registration::Vendor));
+        let shown = shown(found.code, found.enhanced);
         let mut digits = Vec::new();
         if let (Some(code), None) = (found.code, basic) {
             digits.extend(digits_of_basic(code));
         }
         digits.extend(unregistered.into_iter().flat_map(numbers_of));
         Self {
-            code: shown(found.code, found.enhanced),
+            known: codes::known_text(&shown, &found.text),
+            code: shown,
             remarks: remarks(found, basic),
             basic,
             enhanced,
@@ -101,6 +105,7 @@ impl Explanation {
         Self {
             code,
             found: None,
+            known: None,
             remarks: Vec::new(),
             basic: None,
             enhanced,
@@ -113,8 +118,12 @@ impl Explanation {
     /// What it is, in a few words.
     #[must_use]
     pub fn name(&self) -> String {
+        if let Some(known) = self.known {
+            return known.name.to_owned();
+        }
         let basic = self.basic.map(|basic| basic.name);
-        let enhanced = self.enhanced.first().map(|enhanced| enhanced.name);
+        let enhanced = self.enhanced.first().filter(|enhanced| enhanced.code != UNDEFINED || basic.is_none());
+        let enhanced = enhanced.map(|enhanced| enhanced.name);
         let mut names: Vec<&str> = enhanced.into_iter().chain(basic).collect();
         // The enhanced code says more, unless it is vague or only guessed from the other.
         if self.enhanced.first().is_some_and(|enhanced| is_vague(enhanced)) || self.is_guessed() {
@@ -130,16 +139,57 @@ impl Explanation {
     /// The first thing to do, in a few words.
     #[must_use]
     pub fn first(&self) -> Option<&'static str> {
-        let basic = self.basic.map(|basic| basic.first);
+        if let Some(known) = self.known {
+            return Some(known.first);
+        }
+        let basic = self.basic.map(|basic| basic.first).filter(|_| !self.is_enhanced_unknown());
         match self.enhanced.first() {
             Some(enhanced) if !is_vague(enhanced) || basic.is_none() => Some(enhanced.first),
             Some(_) | None => basic,
         }
     }
 
+    /// What the administrator of the server that said it does, if the text does not tell more.
+    #[must_use]
+    pub fn receiver(&self) -> Option<String> {
+        let advice = self.advice();
+        let told = advice.receiver.map(|text| for_class(text, self.class()));
+        self.known.map(|known| known.first.to_owned()).or(told)
+    }
+
+    /// Whether it has an enhanced code of which nothing is known: then what is usual with the other one may mislead.
+    fn is_enhanced_unknown(&self) -> bool {
+        self.enhanced.is_empty() && self.found.as_ref().is_some_and(|found| found.enhanced.is_some())
+    }
+
+    /// The class of both codes.
+    fn class(&self) -> Option<u16> {
+        let found = self.found.as_ref()?;
+        found.code.map(|code| code / 100).or_else(|| found.enhanced.map(|enhanced| enhanced.class))
+    }
+
+    fn advice(&self) -> Advice {
+        if self.is_enhanced_unknown() {
+            return Advice::NONE;
+        }
+        Advice::of(self.basic, self.enhanced.first().copied())
+    }
+
     /// Whether the enhanced code was not there, but is what the other one stands for.
     fn is_guessed(&self) -> bool {
         self.found.as_ref().is_some_and(|found| found.enhanced.is_none())
+    }
+
+    /// Code and name.
+    #[must_use]
+    pub fn title(&self) -> String {
+        format!("{}: {}", self.code, self.name())
+    }
+
+    /// The rules whose text it has.
+    #[must_use]
+    pub fn rules(&self) -> &[String] {
+        &self.rules
     }
 
     /// The same for programs: what `explain --format json` has in `explanations`.
@@ -155,6 +205,8 @@ impl Explanation {
             "said_by": found.map(|found| found.speaker.name()),
             "line": found.map(|found| found.line).filter(|line| *line > 0),
             "remarks": self.remarks,
+            "first": self.first(),
+            "known_text": self.known.map(|known| json!({"name": known.name, "means": known.means, "first": known.first})),
             "digits": self.digits.iter().map(|(digit, meaning)| json!({"digit": digit, "meaning": meaning})).collect::<Vec<_>>(),
             "basic": self.basic.map(Basic::to_json),
             "enhanced": self.enhanced.iter().map(|enhanced| enhanced.to_json()).collect::<Vec<_>>(),
@@ -170,11 +222,19 @@ impl Explanation {
         let mut lines: Vec<(String, String)> = Vec::new();
         let mut line = |label: &str, text: &str| lines.push((label.to_owned(), text.to_owned()));
         if let Some(found) = self.found.as_ref().filter(|found| !found.text.is_empty()) {
-            line("text", &found.text.replace('\n', " / "));
-            line("said by", found.speaker.description());
+            line("text", &visible(&found.text.replace('\n', " / ")));
+            if found.speaker != Speaker::Unknown {
+                line("said by", found.speaker.description());
+            }
         }
         self.rules.iter().for_each(|rule| line("rule", &format!("`{rule}` of the configuration has this text")));
         self.remarks.iter().for_each(|remark| line("note", remark));
+        if let Some(first) = self.first() {
+            line("do first", first);
+        }
+        if let Some(known) = self.known {
+            line("this text", known.means);
+        }
         if let Some(basic) = self.basic {
             line("means", &format!("{}: {}", basic.code, basic.meaning));
         }
@@ -182,16 +242,8 @@ impl Explanation {
             line("means", &format!("{}{}: {}", enhanced.code, of_vendor(enhanced), enhanced.meaning));
         }
         self.digits.iter().for_each(|(digit, meaning)| line(digit, meaning));
-        let advice = Advice::of(self.basic, self.enhanced.first().copied());
-        advice.causes.iter().for_each(|cause| line("cause", cause));
-        if let Some(receiver) = advice.receiver {
-            line("you said it", receiver);
-        }
-        if let Some(sender) = advice.sender {
-            line("you got it", sender);
-        }
-        if let Some(suppress) = advice.suppress.and_then(Suppress::advice) {
-            line("address", suppress);
+        if self.known.is_none() {
+            self.advice().lines(self.class(), &mut line);
         }
         if let Some(basic) = self.basic {
             if !basic.stages.is_empty() {
@@ -203,7 +255,7 @@ impl Explanation {
         if !sources.is_empty() {
             line("defined by", &sources.join("; "));
         }
-        for claim in self.claims.iter().filter(|claim| claim.verdict != Verdict::Right) {
+        for claim in self.claims.iter().filter(|claim| claim.is_shown_at(&self.code)) {
             let text = format!("\"{}\": {}. {}", claim.says, claim.verdict.name(), claim.truth.unwrap_or_default());
             line("often said", text.trim_end());
         }
@@ -219,7 +271,7 @@ impl Explanation {
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}\n", self.code, self.name())?;
+        writeln!(f, "{}\n", self.title())?;
         let mut before = String::new();
         for (label, text) in self.lines() {
             let shown = if label == before { "" } else { label.as_str() };
@@ -242,6 +294,22 @@ struct Advice {
 }
 
 impl Advice {
+    const NONE: Self = Self { causes: &[], receiver: None, sender: None, suppress: None };
+
+    fn lines(&self, class: Option<u16>, line: &mut impl FnMut(&str, &str)) {
+        let causes = self.causes.iter().map(|cause| for_class(cause, class));
+        causes.filter(|cause| !cause.is_empty()).for_each(|cause| line("cause", &cause));
+        if let Some(receiver) = self.receiver {
+            line("you said it", &for_class(receiver, class));
+        }
+        if let Some(sender) = self.sender {
+            line("you got it", &for_class(sender, class));
+        }
+        if let Some(suppress) = self.suppress.and_then(Suppress::advice) {
+            line("address", suppress);
+        }
+    }
+
     fn of(basic: Option<&'static Basic>, enhanced: Option<&'static Enhanced>) -> Self {
         match (basic, enhanced) {
             (Some(basic), None) => Self::of_basic(basic),
@@ -252,7 +320,7 @@ impl Advice {
                 sender: Some(enhanced.sender),
                 suppress: Some(enhanced.suppress),
             },
-            (None, None) => Self { causes: &[], receiver: None, sender: None, suppress: None },
+            (None, None) => Self::NONE,
         }
     }
 
@@ -266,6 +334,52 @@ impl Advice {
     }
 }
 
+/// A text that a stranger wrote, as it can be shown on a terminal: control characters and those that turn the direction of
+/// writing are spelt out.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_hidden(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// Whether a terminal obeys it instead of showing it.
+#[must_use]
+pub fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What of a text of the catalogue holds for this class. `4: ` and `5: ` begin what holds for one of them, ` | ` ends it.
+#[must_use]
+pub fn for_class(text: &str, class: Option<u16>) -> String {
+    let mut of = None;
+    let mut words: Vec<&str> = Vec::new();
+    for word in text.split(' ') {
+        of = match word {
+            "4:" => Some(4),
+            "5:" => Some(5),
+            "|" => None,
+            _ => {
+                if of.is_none() || class.is_none() || of == class {
+                    words.push(word);
+                }
+                continue;
+            }
+        };
+        match (of, class) {
+            (Some(4), None) => words.push("4yz:"),
+            (Some(_), None) => words.push("5yz:"),
+            _ => {}
+        }
+    }
+    words.join(" ")
+}
+
+/// Says nothing beyond the class.
+const UNDEFINED: &str = "X.0.0";
+
 /// Whether an enhanced code says no more than what it is about.
 fn is_vague(enhanced: &Enhanced) -> bool {
     enhanced.code.ends_with(".0")
@@ -273,7 +387,7 @@ fn is_vague(enhanced: &Enhanced) -> bool {
 
 /// `550 5.7.1`, or the one that is there.
 pub(super) fn shown(code: Option<u16>, enhanced: Option<EnhancedCode>) -> String {
-    let code = code.map(|code| code.to_string());
+    let code = code.map(|code| format!("{code:03}"));
     let enhanced = enhanced.map(|enhanced| enhanced.to_string());
     code.into_iter().chain(enhanced).collect::<Vec<_>>().join(" ")
 }
@@ -293,6 +407,10 @@ fn remarks(found: &Found, basic: Option<&Basic>) -> Vec<String> {
                 "{code} and {enhanced} contradict each other: both have to begin with the same digit (RFC 2034 §4). Programs go by {code}."
             ));
         }
+    }
+    if let Some(enhanced) = found.enhanced.filter(|enhanced| codes::enhanced(*enhanced).next().is_none()) {
+        remarks
+            .push(format!("{enhanced} is neither registered nor one of a vendor that is known here: go by the text."));
     }
     let Some(basic) = basic else {
         return remarks;
@@ -392,6 +510,7 @@ impl Speaker {
             Self::Milter => "milter",
             Self::Mta => "mta",
             Self::Nobody => "nobody",
+            Self::Postward => "postward",
             Self::Remote => "remote",
             Self::Unknown => "unknown",
         }
@@ -402,6 +521,7 @@ impl Speaker {
     pub const fn description(self) -> &'static str {
         match self {
             Self::Milter => "a milter of this server, to a client",
+            Self::Postward => "Postward, by its own log (the MTA's log has these, too)",
             Self::Mta => "this server, to a client",
             Self::Nobody => "nobody: this server noted it itself when it tried to deliver",
             Self::Remote => "another server, to this one",

@@ -24,6 +24,8 @@ pub enum Speaker {
     Mta,
     /// A milter of the MTA that wrote this log, through it to a client.
     Milter,
+    /// Postward, in its own log. The MTA's log has it, too, as its milter's.
+    Postward,
     /// Another server, to the MTA that wrote this log or to whoever made a report of it.
     Remote,
     /// Nobody: the MTA that wrote this log made it up when delivery failed or succeeded without a reply (`dsn=4.4.1`).

@@ -5,14 +5,20 @@
 
 mod explanation;
 mod found;
+mod message;
 mod origin;
 mod scan;
 mod summary;
 mod typed;
 
 pub use explanation::Explanation;
+pub use explanation::for_class;
+pub use explanation::is_hidden;
+pub use explanation::visible;
 pub use found::Found;
 pub use found::Speaker;
+pub use message::is_message;
+pub use message::texts;
 pub use origin::Origins;
 pub use scan::Scanner;
 pub use summary::Summary;

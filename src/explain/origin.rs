@@ -66,21 +66,28 @@ fn matches(template: &Template, text: &str) -> bool {
         return false;
     }
     let mut rest = text.trim_end();
+    let parts = template.parts();
     let mut follows_variable = false;
-    for part in template.parts() {
+    for (number, part) in parts.iter().enumerate() {
         let Part::Text(literal) = part else {
             follows_variable = true;
             continue;
         };
-        let literal = literal.trim_end();
-        let found = if follows_variable { rest.find(literal) } else { rest.starts_with(literal).then_some(0) };
+        let is_last = number + 1 == parts.len();
+        let literal = if is_last { literal.trim_end() } else { literal.as_str() };
+        // The first place is as good as any but for the last literal, which ends the text.
+        let found = match (follows_variable, is_last) {
+            (false, _) => rest.starts_with(literal).then_some(0),
+            (true, true) => rest.ends_with(literal).then(|| rest.len() - literal.len()),
+            (true, false) => rest.find(literal),
+        };
         let Some(after) = found.and_then(|at| rest.get(at + literal.len()..)) else {
             return false;
         };
         rest = after;
         follows_variable = false;
     }
-    follows_variable || rest.trim().is_empty()
+    follows_variable || rest.is_empty()
 }
 
 #[cfg(test)]
@@ -99,6 +106,8 @@ mod tests {
             "Limit of {limit} reached, try again in {retry_after}",
             "Limit of 5/hour reached, try again in 4m"
         ));
+        assert!(is_of("Refused client {client}.", "Refused client 192.0.2.7."));
+        assert!(is_of("Refused sender {sender}, {client}.", "Refused sender a.b@c.example, 192.0.2.7."));
         assert!(is_of("one of two\nsecond line", "one of two\nsecond line"));
         assert!(!is_of("Client {client} is blocked", "Client 192.0.2.1 is not welcome"));
         assert!(!is_of("Client {client} is blocked", "The Client 192.0.2.1 is blocked"));

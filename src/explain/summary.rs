@@ -10,7 +10,9 @@ use super::Explanation;
 use super::Found;
 use super::Origins;
 use super::Speaker;
+use super::explanation::WIDTH;
 use super::explanation::shown;
+use crate::codes;
 use crate::codes::EnhancedCode;
 
 /// Counts of replies, by who said them and by their codes. Its `Display` is for people.
@@ -18,13 +20,21 @@ use crate::codes::EnhancedCode;
 pub struct Summary {
     counts: BTreeMap<Key, Count>,
     total: u64,
+    /// Those that came when there were too many different ones already.
+    others: u64,
 }
 
-type Key = (Speaker, Option<u16>, Option<EnhancedCode>);
+/// More different replies are not told apart.
+const MOST_DIFFERENT: usize = 1000;
+
+/// Who said it, the codes, and the name of what its text is known by.
+type Key = (Speaker, Option<u16>, Option<EnhancedCode>, Option<&'static str>);
 
 #[derive(Debug, Default)]
 struct Count {
     times: u64,
+    /// The first of them: its text is needed for what it is known by.
+    text: String,
     /// How often each rule's text was met.
     rules: BTreeMap<String, u64>,
 }
@@ -36,14 +46,39 @@ struct Row<'a> {
     explanation: Explanation,
 }
 
+impl Row<'_> {
+    const fn is_success(&self) -> bool {
+        matches!((self.key.1, self.key.2), (Some(200..400), _) | (None, Some(EnhancedCode { class: 2, .. })))
+    }
+
+    /// What to do first: of what this server said, what its administrator does.
+    fn advice(&self) -> Option<String> {
+        match self.key.0 {
+            _ if self.is_success() => None,
+            Speaker::Milter | Speaker::Mta | Speaker::Postward => self.explanation.receiver(),
+            Speaker::Nobody | Speaker::Remote | Speaker::Unknown => self.explanation.first().map(str::to_owned),
+        }
+    }
+}
+
 impl Summary {
-    /// Counts one more.
-    pub fn add(&mut self, found: &Found, origins: &Origins) {
-        let count = self.counts.entry((found.speaker, found.code, found.enhanced)).or_default();
-        count.times += 1;
+    /// Counts one more, whose text is that of these rules. Who is refused may choose the codes that others say, so that there
+    /// is an end to how many are told apart.
+    pub fn add(&mut self, found: &Found, rules: &[&str]) {
         self.total += 1;
-        for rule in origins.rules(found.code, &found.text) {
-            *count.rules.entry(rule.to_owned()).or_default() += 1;
+        let known = codes::known_text(&shown(found.code, found.enhanced), &found.text).map(|known| known.name);
+        let key = (found.speaker, found.code, found.enhanced, known);
+        if self.counts.len() >= MOST_DIFFERENT && !self.counts.contains_key(&key) {
+            self.others += 1;
+            return;
+        }
+        let count = self.counts.entry(key).or_default();
+        if count.times == 0 {
+            count.text.clone_from(&found.text);
+        }
+        count.times += 1;
+        for rule in rules {
+            *count.rules.entry((*rule).to_owned()).or_default() += 1;
         }
     }
 
@@ -63,7 +98,7 @@ impl Summary {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let row = |row: &Row<'_>| {
-            let (speaker, code, enhanced) = row.key;
+            let (speaker, code, enhanced, _) = row.key;
             json!({
                 "count": row.count.times,
                 "share": self.share(row.count),
@@ -71,25 +106,26 @@ impl Summary {
                 "enhanced_code": enhanced.map(|enhanced| enhanced.to_string()),
                 "said_by": speaker.name(),
                 "meaning": row.explanation.name(),
-                "first": row.explanation.first(),
+                "first": row.advice(),
                 "rules": row.count.rules,
             })
         };
-        self.rows().iter().map(row).collect()
+        let others = (self.others > 0).then(|| json!({"count": self.others, "meaning": "others, not told apart"}));
+        self.rows().iter().map(row).chain(others).collect()
     }
 
-    /// By who said it, and the most frequent first.
+    /// By who said it, refusals before successes, the most frequent first.
     fn rows(&self) -> Vec<Row<'_>> {
         let mut rows: Vec<Row<'_>> = self
             .counts
             .iter()
             .map(|(key, count)| {
-                let (speaker, code, enhanced) = *key;
-                let found = Found { code, enhanced, speaker, ..Found::default() };
+                let (speaker, code, enhanced, _) = *key;
+                let found = Found { code, enhanced, speaker, text: count.text.clone(), line: 0 };
                 Row { key, count, explanation: Explanation::of_found(&found, &Origins::default()) }
             })
             .collect();
-        rows.sort_by_key(|row| (row.key.0, std::cmp::Reverse(row.count.times)));
+        rows.sort_by_key(|row| (row.key.0, row.is_success(), std::cmp::Reverse(row.count.times)));
         rows
     }
 
@@ -105,24 +141,37 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut before = None;
         for row in self.rows() {
-            let (speaker, code, enhanced) = row.key;
+            let (speaker, code, enhanced, _) = row.key;
             if before != Some(*speaker) {
                 let blank = if before.is_some() { "\n" } else { "" };
-                writeln!(f, "{blank}Said by {}:\n", speaker.description())?;
-                writeln!(f, "  {:>7}  {:>6}  {:11}  meaning, and the first thing to do", "count", "share", "code")?;
+                let heading = if *speaker == Speaker::Unknown {
+                    "The text does not tell by whom:".to_owned()
+                } else {
+                    format!("Said by {}:", speaker.description())
+                };
+                writeln!(f, "{blank}{heading}\n")?;
+                writeln!(f, "  {:>7}  {:>6}  {:11}  meaning, and what to do first", "count", "share", "code")?;
             }
             let share = format!("{:.1} %", self.share(row.count) * 100.0);
             let codes = shown(*code, *enhanced);
-            writeln!(f, "  {:>7}  {share:>6}  {codes:11}  {}", row.count.times, row.explanation.name())?;
-            let indent = " ".repeat(32);
-            if let Some(first) = row.explanation.first() {
-                writeln!(f, "{indent}{first}")?;
+            let first = format!("  {:>7}  {share:>6}  {codes:11}  ", row.count.times);
+            let indent = " ".repeat(first.len());
+            writeln!(f, "{}", folded(&row.explanation.name(), &first, &indent))?;
+            if let Some(advice) = row.advice() {
+                writeln!(f, "{}", folded(&advice, &indent, &indent))?;
             }
             for (rule, times) in &row.count.rules {
                 writeln!(f, "{indent}rule `{rule}`: {times}")?;
             }
             before = Some(*speaker);
         }
+        if self.others > 0 {
+            writeln!(f, "\n  {:>7}  others, when {MOST_DIFFERENT} different replies had been counted", self.others)?;
+        }
         Ok(())
     }
+}
+
+fn folded(text: &str, first: &str, indent: &str) -> String {
+    textwrap::fill(text, textwrap::Options::new(WIDTH).initial_indent(first).subsequent_indent(indent))
 }

@@ -1,7 +1,9 @@
 //! A code by itself, as a person types it, be it malformed.
 
 use super::Found;
+use crate::codes;
 use crate::codes::EnhancedCode;
+use crate::codes::Kind;
 
 /// What was typed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,12 +45,76 @@ pub enum Part {
 /// Ports of mail that look like codes.
 const PORTS: [u16; 2] = [465, 587];
 
-/// Reads a text that is a code and nothing else. `None`: it is something else, and may have codes in it.
+/// Reads a text that is a code, or several, or a code and what was said with it. Empty: it is something else, and may have
+/// codes in it.
 #[must_use]
-pub fn typed(text: &str) -> Option<Typed> {
+pub fn typed(text: &str) -> Vec<Typed> {
+    let word = bare(text);
+    if let Some(typed) = part(word).map(Typed::Part).or_else(|| whole(word)) {
+        return vec![typed];
+    }
+    let several = several(word);
+    if !several.is_empty() {
+        return several;
+    }
+    malformed(word).or_else(|| with_text(text.trim())).or_else(|| question(text)).into_iter().collect()
+}
+
+/// Without what people put around a code.
+fn bare(text: &str) -> &str {
     let word = text.trim().trim_matches(|c: char| "\"'`<>()[]{},;:!?".contains(c));
-    let word = word.trim_start_matches('#').trim_end_matches('.').trim();
-    part(word).map(Typed::Part).or_else(|| whole(word)).or_else(|| malformed(word))
+    word.trim_start_matches('#').trim_end_matches('.').trim()
+}
+
+/// What stands before and between codes.
+const BETWEEN: [&str; 8] = ["", "and", "code", "codes", "or", "smtp", "versus", "vs"];
+
+/// `421 450 451`, `550 5.1.1, 421 4.7.0`: codes and nothing else.
+fn several(text: &str) -> Vec<Typed> {
+    let words = text.split([' ', ',', '/', '|', '\t']).map(bare);
+    let words: Vec<&str> = words.filter(|word| !BETWEEN.contains(&word.to_ascii_lowercase().as_str())).collect();
+    // `550 571` is one code, whose second part has lost its dots.
+    if let [first, second] = words.as_slice()
+        && let (Some(_), Some(second)) = (basic(first), basic(second))
+        && codes::basic(second).is_none_or(|second| second.kind == Kind::Dotless)
+    {
+        return Vec::new();
+    }
+    let mut several = Vec::new();
+    let mut rest = words.as_slice();
+    while let [first, after @ ..] = rest {
+        let pair = after.first().and_then(|second| whole(&format!("{first} {second}")));
+        let (typed, taken) = match pair {
+            Some(pair) => (Some(pair), 2),
+            None => (whole(first), 1),
+        };
+        let Some(typed) = typed else {
+            return Vec::new();
+        };
+        several.push(typed);
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    several
+}
+
+/// `5.1.1 User unknown`
+fn with_text(text: &str) -> Option<Typed> {
+    let (first, rest) = text.split_once(' ')?;
+    let enhanced = first.trim_start_matches('#').parse().ok()?;
+    let text = rest.trim();
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || "<[(".contains(c)).then(|| Typed::Code {
+        found: Found { enhanced: Some(enhanced), text: text.to_owned(), ..Found::default() },
+        remark: None,
+    })
+}
+
+/// `what does 550 mean?`
+fn question(text: &str) -> Option<Typed> {
+    let text = text.to_ascii_lowercase();
+    let asks = ["what", "mean", "explain", "why"].iter().any(|cue| text.contains(cue));
+    let mut codes = text.split(' ').map(bare).filter_map(basic).filter(|code| codes::basic(*code).is_some());
+    let code = codes.next().filter(|_| asks && text.len() < 60)?;
+    codes.next().is_none().then(|| Typed::Code { found: Found { code: Some(code), ..Found::default() }, remark: None })
 }
 
 /// Whether it is a number that people take for a code.
@@ -63,8 +129,11 @@ fn whole(word: &str) -> Option<Typed> {
     if let Some(basic) = basic(word) {
         return code(Found { code: Some(basic), ..Found::default() }, None);
     }
-    if let Ok(enhanced) = word.parse() {
-        return code(Found { enhanced: Some(enhanced), ..Found::default() }, None);
+    if let Ok(enhanced) = word.parse::<EnhancedCode>() {
+        // With a subject that RFC 3463 does not have it is rather a version.
+        let is_plausible = enhanced.subject <= 7
+            && (enhanced.class != 2 || codes::enhanced(enhanced).any(|entry| entry.seen.contains(&2)));
+        return code(Found { enhanced: Some(enhanced), ..Found::default() }, None).filter(|_| is_plausible);
     }
     let (first, second) = word.split_once([' ', '-', '#'])?;
     let basic = basic(first)?;
@@ -83,9 +152,9 @@ fn basic(word: &str) -> Option<u16> {
     (!PORTS.contains(&code)).then_some(code)
 }
 
-/// `571`, `5.71`, `5,7,1`, `550.5.7.1`, `5505.7.1`, `550 571`, `5.07.1`: what was likely meant.
+/// `5.71`, `5,7,1`, `550.5.7.1`, `5505.7.1`, `550 571`, `5.07.1`: what was likely meant.
 fn malformed(word: &str) -> Option<Typed> {
-    let is_separator = |c: char| " .,-_/#:".contains(c);
+    let is_separator = |c: char| " .,-_#".contains(c);
     if word.is_empty() || word.len() > 20 || !word.chars().all(|c| c.is_ascii_digit() || is_separator(c)) {
         return None;
     }
@@ -104,15 +173,19 @@ fn malformed(word: &str) -> Option<Typed> {
         _ => {}
     }
     let digits = numbers.concat();
+    let has_dots_only = word.chars().all(|c| c.is_ascii_digit() || c == '.');
     let meant = match numbers.as_slice() {
         [class, subject, detail] => enhanced(class, subject, detail),
-        // `571`, `5.71`, `57.1`: three digits are one for each number, four have two in the last.
-        _ if (3..=5).contains(&digits.len()) && numbers.len() < 3 && (code.is_some() || numbers.len() == 2) => {
-            enhanced(digits.get(..1)?, digits.get(1..2)?, digits.get(2..)?)
+        // `571`, `5.71`, `57.1`: one digit is for each of the first two numbers.
+        _ if (3..=5).contains(&digits.len()) && (code.is_some() || (numbers.len() == 2 && has_dots_only)) => {
+            let detail = digits.get(2..).filter(|detail| !detail.starts_with('0'))?;
+            enhanced(digits.get(..1)?, digits.get(1..2)?, detail)
         }
         _ => None,
     }?;
-    if code.is_some_and(|code| !(200..600).contains(&code)) {
+    // Dates, versions and sums of money look alike.
+    let is_known = codes::enhanced(meant).any(|entry| entry.seen.contains(&meant.class));
+    if code.is_some_and(|code| !(200..600).contains(&code)) || !is_known {
         return None;
     }
     let found = Found { code, enhanced: Some(meant), ..Found::default() };
@@ -164,15 +237,16 @@ mod tests {
     use super::*;
 
     fn code(text: &str) -> String {
-        match typed(text) {
-            Some(Typed::Code { found, remark }) => {
+        let show = |typed: Typed| match typed {
+            Typed::Code { found, remark } => {
                 let code = found.code.map(|code| code.to_string());
                 let enhanced = found.enhanced.map(|enhanced| enhanced.to_string());
                 let codes: Vec<String> = code.into_iter().chain(enhanced).collect();
                 format!("{}{}", codes.join(" "), if remark.is_some() { "!" } else { "" })
             }
             other => format!("{other:?}"),
-        }
+        };
+        typed(text).into_iter().map(show).collect::<Vec<_>>().join(", ")
     }
 
     #[test]
@@ -216,6 +290,38 @@ mod tests {
     }
 
     #[test]
+    fn several_codes_are_several() {
+        for (text, expected) in [
+            ("421 450 451", "421, 450, 451"),
+            ("550 550", "550, 550"),
+            ("450 550", "450, 550"),
+            ("550 5.1.1, 421 4.7.0", "550 5.1.1, 421 4.7.0"),
+            ("550 5.1.1 421 4.7.0", "550 5.1.1, 421 4.7.0"),
+            ("5.1.1 4.4.7", "5.1.1, 4.4.7"),
+            ("5.7.1 or 5.7.26", "5.7.1, 5.7.26"),
+            ("codes: 550, 551, 552", "550, 551, 552"),
+            ("550/554", "550, 554"),
+            ("| 550 | 5.7.1 |", "550 5.7.1"),
+        ] {
+            assert_eq!(code(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_said_with_a_code_is_its_text() {
+        for (text, expected) in [
+            ("5.1.1 User unknown", "5.1.1"),
+            ("#5.7.1 <bob@example.com> denied", "5.7.1"),
+            ("what does 550 mean?", "550"),
+            ("why 421", "421"),
+            ("5.7.1 2 3", ""),
+            ("I have 550 messages", ""),
+        ] {
+            assert_eq!(code(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn parts_of_codes_are_told_apart() {
         for (text, expected) in [
             ("4xx", Part::Class(4)),
@@ -227,7 +333,7 @@ mod tests {
             ("4.7.x", Part::Subject { class: Some(4), subject: 7 }),
             ("X.3.X", Part::Subject { class: None, subject: 3 }),
         ] {
-            assert_eq!(typed(text), Some(Typed::Part(expected)), "{text}");
+            assert_eq!(typed(text), [Typed::Part(expected)], "{text}");
         }
     }
 
@@ -250,11 +356,21 @@ mod tests {
             "hello",
             "550 is bad",
             "550 5.7.1 Go away",
+            "5/4/20",
+            "2-5-26",
+            "5:30",
+            "5,000",
+            "4.000",
+            "4.99",
+            "5.10",
+            "2,554",
+            "2.7.18",
+            "4.19.0",
             "12345678901234567890123",
             "5",
             "55",
         ] {
-            assert_eq!(typed(text), None, "{text}");
+            assert_eq!(typed(text), [], "{text}");
         }
     }
 }

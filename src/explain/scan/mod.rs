@@ -225,6 +225,9 @@ impl Scanner {
             self.report.end(&mut self.done);
         }
         self.introduced = unit::introduces(line);
+        if is_told_to_nobody(line) {
+            return;
+        }
         if let Some(slot) = pasted(line) {
             self.push(slot);
         } else if self.introduced || unit::may_hold_reply(line) {
@@ -258,7 +261,14 @@ impl Scanner {
 /// A log's message without what stands before it.
 fn pasted(line: &str) -> Option<Slot> {
     let (_, body) = slot::queue_id(line);
-    postfix::find(line).or_else(|| sendmail::find(body).map(|(slot, _)| slot)).or_else(|| others::postward(line))
+    let of_mta = postfix::find(line).or_else(|| sendmail::find(body).map(|(slot, _)| slot));
+    of_mta.or_else(|| others::exim(line)).or_else(|| others::postward(line))
+}
+
+/// A log's message in which a reply is named that nobody was told.
+fn is_told_to_nobody(line: &str) -> bool {
+    let (_, body) = slot::queue_id(line);
+    body.starts_with("reject_warning: ")
 }
 
 /// How many octets of one reply or paragraph are kept while its end is waited for.

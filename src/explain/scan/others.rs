@@ -16,12 +16,18 @@ pub(super) fn exim(message: &str) -> Option<Slot> {
     Some(Slot::new(&head, Speaker::Remote))
 }
 
-/// `reply="550 5.7.1 text"` or `"reply":"550 5.7.1 text"`
+/// `reply="550 5.7.1 text"` or `"reply":"550 5.7.1 text"`, unless a rule on trial only would have said it.
 pub(super) fn postward(message: &str) -> Option<Slot> {
+    // What stands between quotes, strangers chose.
+    let plain = message.split('"').next().unwrap_or_default();
+    let words = plain.split_once("INFO ").map_or(plain, |(_, words)| words).trim_start();
+    if words.starts_with("would ") || message.contains(":\"would refuse\"") {
+        return None;
+    }
     let starts = [" reply=\"", "\"reply\":\""];
     let after = starts.iter().find_map(|start| message.get(message.find(start)? + start.len()..))?;
     let text = unescaped(after);
-    Head::parse(&text).map(|head| Slot::new(&head, Speaker::Milter))
+    Head::parse(&text).map(|head| Slot::new(&head, Speaker::Postward))
 }
 
 /// A string's content up to its closing quote.

@@ -30,7 +30,8 @@ pub(super) fn dialogue(service: Service, message: &str) -> Option<(Speaker, &str
 fn refusal(body: &str) -> Option<Slot> {
     let (verb, after) = body.split_once(": ")?;
     let speaker = match verb {
-        "reject" | "reject_warning" => Speaker::Mta,
+        // `reject_warning` (warn_if_reject) is told to nobody.
+        "reject" => Speaker::Mta,
         "milter-reject" => Speaker::Milter,
         "proxy-accept" | "proxy-reject" => Speaker::Remote,
         _ => return None,
@@ -64,10 +65,10 @@ fn content(after: &str) -> Option<Head<'_>> {
 
 /// `to=<a@b>, relay=mx[address]:25, delay=1, delays=0/0/1/0, dsn=5.1.1, status=bounced (text)`
 fn delivery(body: &str) -> Option<Slot> {
-    if !body.starts_with("to=<") {
-        return None;
+    let mut fields = slot::after_address(body.strip_prefix("to=<")?)?;
+    if let Some(original) = fields.strip_prefix(", orig_to=<") {
+        fields = slot::after_address(original)?;
     }
-    let fields = body.get(body.find(">, ")?..)?;
     let fields = fields.get(fields.find(", dsn=")? + 6..)?;
     let (enhanced, fields) = slot::enhanced(fields)?;
     let (status, text) = fields.strip_prefix(", status=")?.split_once(" (").unwrap_or_default();

@@ -52,6 +52,11 @@ pub(super) fn find(body: &str) -> Option<(Slot, Option<Step>)> {
         ("milter=", Speaker::Milter, Step::Answered),
     ];
     let (_, speaker, step) = refusals.into_iter().find(|(start, _, _)| body.starts_with(start))?;
+    // The argument, which a stranger chose, comes first.
+    let body = match body.split_once("arg1=<") {
+        Some((_, argument)) => slot::after_address(argument)?,
+        None => body,
+    };
     let head = body.match_indices(", reject=").find_map(|(at, found)| Head::parse(body.get(at + found.len()..)?))?;
     let head = head.rest().find(", errormode=").map_or(head, |end| head.until(end));
     Some((Slot::new(&head, speaker), Some(step)))
@@ -65,6 +70,11 @@ pub(super) fn said(line: &str) -> Option<&str> {
 
 /// `to=<a@b>, delay=…, relay=mx [address], dsn=5.1.1, reply=550 5.1.1 text, stat=User unknown`
 fn delivery(body: &str) -> Option<Slot> {
+    let mut body = body.strip_prefix("to=")?;
+    while let Some(address) = body.strip_prefix('<') {
+        body = slot::after_address(address)?;
+        body = body.strip_prefix(',').filter(|next| next.starts_with('<')).unwrap_or(body);
+    }
     let (fields, stat) = body.rsplit_once(", stat=").unwrap_or((body, ""));
     if let Some(head) = fields.find(", reply=").and_then(|at| Head::parse(fields.get(at + 8..)?)) {
         return Some(Slot::new(&head, speaker_of(&head)));

@@ -106,13 +106,33 @@ impl<'a> Head<'a> {
     /// The end of this line, and the head of the next one of this reply.
     fn next_line(&self) -> Option<(usize, Self)> {
         let code = self.code?.to_string();
-        self.rest.match_indices(&code).find_map(|(at, _)| {
+        let near = (0..=LONGEST_LINE.min(self.rest.len())).rev().find_map(|end| self.rest.get(..end))?;
+        near.match_indices(&code).find_map(|(at, _)| {
             let (before, from) = self.rest.split_at_checked(at)?;
             let next = Self::parse(from)?;
             let (end, certain) = line_end(before)?;
             (certain || next.enhanced == self.enhanced).then_some((end, next))
         })
     }
+}
+
+/// How far away the next line of a reply can begin: RFC 5321 §4.5.3.1.5 has 512 octets in a line. It also bounds the work on a
+/// text made of nothing but codes.
+const LONGEST_LINE: usize = 1024;
+
+/// What follows an address between angle brackets, whose quoted part may hold anything; `text` begins behind the first one.
+pub(super) fn after_address(text: &str) -> Option<&str> {
+    let quoted = text.strip_prefix('"').map(|inner| {
+        let mut escaped = false;
+        let end = inner.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        end.and_then(|end| inner.get(end + 1..))
+    });
+    let rest = quoted.unwrap_or(Some(text))?;
+    rest.get(rest.find('>')? + 1..)
 }
 
 /// Both codes, as far as they are there.

@@ -68,7 +68,21 @@ impl<'a> Questions<'a> {
     }
 
     pub(super) fn topic(&self) -> Topic {
-        let positive = || self.list.iter().filter(|(_, positive)| *positive).map(|(question, _)| *question);
+        // What is too small, or too few, is no question of room.
+        let is_too_few = |question: &config::Question| {
+            matches!(
+                question,
+                config::Question::Recipients(comparison) | config::Question::Size(comparison)
+                    if !comparison.is_lower_bound()
+            )
+        };
+        let positive = || {
+            self.list
+                .iter()
+                .filter(|(_, positive)| *positive)
+                .map(|(question, _)| *question)
+                .filter(|question| !is_too_few(question))
+        };
         Topic {
             facts: positive().map(config::Question::fact).collect(),
             must_authenticate: positive().any(|question| matches!(question, config::Question::Authenticated(false))),

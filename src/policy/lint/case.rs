@@ -7,6 +7,7 @@ use crate::config;
 use crate::config::Action;
 use crate::config::At;
 use crate::config::Comparison;
+use crate::config::Condition;
 use crate::config::Notice;
 use crate::config::Operator;
 use crate::config::Question;
@@ -127,54 +128,45 @@ pub(super) fn check_demands(rule: &config::Rule, linter: &mut Linter<'_>) {
     if !matches!(rule.action, Action::Refuse(_)) {
         return;
     }
-    let mut questions: Vec<(&At<Question>, bool)> = Vec::new();
-    rule.when.for_each(true, &mut |question, positive| questions.push((question, positive)));
-    let mut excepted = Vec::new();
+    let mut questions: Vec<Asked<'_>> = Vec::new();
+    let mut ask = |question, positive| questions.push((question, positive));
+    rule.when.for_each(true, &mut ask);
     if let Some(unless) = &rule.unless {
-        unless.for_each(true, &mut |question, _| excepted.push(question.value.fact()));
+        unless.for_each(false, &mut ask);
     }
-    if !excepted.contains(&Fact::Recipients) {
-        check_recipient_limit(&questions, linter);
+    let mut needed = Vec::new();
+    collect_needed(&rule.when, true, &mut needed);
+    if let Some(unless) = &rule.unless {
+        collect_needed(unless, false, &mut needed);
     }
-    if !excepted.contains(&Fact::Port) && !excepted.contains(&Fact::Listener) {
-        check_tls(&questions, linter);
-    }
-}
-
-fn check_recipient_limit(questions: &[(&At<Question>, bool)], linter: &mut Linter<'_>) {
-    for (question, positive) in questions {
-        let Question::Recipients(comparison) = &question.value else {
-            continue;
-        };
-        if let Some(most) = most_allowed(*comparison).filter(|most| *positive && *most < FEWEST_RECIPIENTS) {
-            let message = format!("only {most} recipients are let through; RFC 5321 §4.5.3.1.8 has servers take 100");
-            let hint = "with 452 4.5.3 a server sends the rest in another message; a mail program gives up";
-            linter.notice(Notice::RecipientLimit, question.place.clone(), message, hint);
-        }
-    }
-}
-
-/// How many a comparison lets through, if it refuses what is more.
-const fn most_allowed(comparison: Comparison) -> Option<u64> {
-    match comparison.operator {
-        Operator::Greater => Some(comparison.bound),
-        Operator::GreaterOrEqual => Some(comparison.bound.saturating_sub(1)),
-        Operator::Equal | Operator::Less | Operator::LessOrEqual => None,
-    }
-}
-
-/// Encryption demanded of everybody who comes in at port 25, or of everybody whatever the port.
-fn check_tls(questions: &[(&At<Question>, bool)], linter: &mut Linter<'_>) {
-    let Some((tls, _)) =
-        questions.iter().find(|(question, positive)| *positive && matches!(question.value, Question::Tls(false)))
-    else {
+    // Somebody in particular: then it was agreed upon, or is about him.
+    if needed.iter().any(|(question, positive)| *positive && names_somebody(&question.value)) {
         return;
-    };
-    let narrows = |(question, positive): &(&At<Question>, bool)| match &question.value {
-        Question::Port(ports) => *positive != ports.contains(&25),
-        Question::Authenticated(authenticated) => *positive && *authenticated,
-        Question::Tls(_) | Question::Size(_) | Question::Recipients(_) | Question::DiskFree { .. } => false,
-        // Somebody in particular: then it was agreed upon.
+    }
+    check_recipient_limit(&questions, &needed, linter);
+    check_tls(&questions, &needed, linter);
+}
+
+/// A question, and whether it has to hold or must not.
+type Asked<'a> = (&'a At<Question>, bool);
+
+/// The questions without whose answer the rule cannot hold: not those of which another may do.
+fn collect_needed<'a>(condition: &'a Condition, positive: bool, needed: &mut Vec<Asked<'a>>) {
+    match condition {
+        Condition::Fact(question) => needed.push((question, positive)),
+        Condition::Not(part) => collect_needed(part, !positive, needed),
+        Condition::All(parts) if positive || parts.len() == 1 => {
+            parts.iter().for_each(|part| collect_needed(part, positive, needed));
+        }
+        Condition::Any(parts) if !positive || parts.len() == 1 => {
+            parts.iter().for_each(|part| collect_needed(part, positive, needed));
+        }
+        Condition::All(_) | Condition::Any(_) => {}
+    }
+}
+
+const fn names_somebody(question: &Question) -> bool {
+    match question {
         Question::Client(_)
         | Question::ClientName(_)
         | Question::Helo(_)
@@ -184,12 +176,58 @@ fn check_tls(questions: &[(&At<Question>, bool)], linter: &mut Linter<'_>) {
         | Question::Recipient(_)
         | Question::Sender(_)
         | Question::SenderDomain(_)
-        | Question::SenderLoginMismatch(_) => *positive,
+        | Question::SenderLoginMismatch(_) => true,
+        Question::Authenticated(_)
+        | Question::DiskFree { .. }
+        | Question::Port(_)
+        | Question::Recipients(_)
+        | Question::Size(_)
+        | Question::Tls(_) => false,
+    }
+}
+
+fn check_recipient_limit(questions: &[Asked<'_>], needed: &[Asked<'_>], linter: &mut Linter<'_>) {
+    let counts: Vec<&Asked<'_>> =
+        needed.iter().filter(|(question, _)| question.value.fact() == Fact::Recipients).collect();
+    for (question, positive) in questions {
+        let Question::Recipients(comparison) = &question.value else {
+            continue;
+        };
+        let most = most_allowed(*comparison, *positive).filter(|most| *most < FEWEST_RECIPIENTS && counts.len() < 2);
+        if let Some(most) = most {
+            let plural = if most == 1 { "recipient is" } else { "recipients are" };
+            let message = format!("only {most} {plural} let through; RFC 5321 §4.5.3.1.8 has servers take 100");
+            let hint = "with 452 4.5.3 a server sends the rest in another message; a mail program gives up";
+            linter.notice(Notice::RecipientLimit, question.place.clone(), message, hint);
+        }
+    }
+}
+
+/// How many a comparison lets through, if it, or its contrary, refuses what is more.
+const fn most_allowed(comparison: Comparison, positive: bool) -> Option<u64> {
+    match (comparison.operator, positive) {
+        (Operator::Greater, true) | (Operator::LessOrEqual, false) => Some(comparison.bound),
+        (Operator::GreaterOrEqual, true) | (Operator::Less, false) => Some(comparison.bound.saturating_sub(1)),
+        (Operator::Equal, _) | (Operator::Greater | Operator::GreaterOrEqual, false) => None,
+        (Operator::Less | Operator::LessOrEqual, true) => None,
+    }
+}
+
+/// Encryption demanded of everybody who comes in at port 25, or of everybody whatever the port.
+fn check_tls(questions: &[Asked<'_>], needed: &[Asked<'_>], linter: &mut Linter<'_>) {
+    let demands = |(question, positive): &&Asked<'_>| matches!(question.value, Question::Tls(encrypted) if encrypted != *positive);
+    let Some((tls, _)) = questions.iter().find(demands) else {
+        return;
     };
-    if questions.iter().any(narrows) {
+    let spares_port_25 = |(question, positive): &Asked<'_>| {
+        matches!(&question.value, Question::Port(ports) if ports.contains(&25) != *positive)
+            || matches!(&question.value, Question::Authenticated(authenticated) if authenticated == positive)
+            || matches!(&question.value, Question::Listener(_))
+    };
+    if needed.iter().any(spares_port_25) {
         return;
     }
     let message = "a server that takes mail from the Internet must not demand TLS (RFC 3207 §4)";
-    let hint = "add when.port = [465, 587], or name those with whom it is agreed";
+    let hint = "ask for it on ports 465 and 587 only (when.port), or name those with whom it is agreed";
     linter.notice(Notice::TlsOnPort25, tls.place.clone(), message, hint);
 }

@@ -86,11 +86,16 @@ fn check_code(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
         return;
     }
     if code == 551 && !names_address(spoken) {
-        linter.error(place, "551 has to name the address to use instead (RFC 5321 §3.4)", advice);
+        let hint = format!("name it, as in <new@example.com>, or {advice}");
+        linter.error(place, "551 has to name the address to use instead (RFC 5321 §3.4)", hint);
     } else if basic.milter_unusual.contains(&stage.name()) {
         let message = format!("{code} is not usual at {stage}");
         let why = basic.milter_why.unwrap_or("RFC 5321 §4.3.2 does not list it there");
-        let hint = if linter.is_trial { String::new() } else { format!("{}. {why}", instead(spoken, basic)) };
+        let hint = if linter.is_trial {
+            String::new()
+        } else {
+            format!("{}. {}", instead(spoken, basic), at_stage(why, stage))
+        };
         linter.notice(Notice::UnusualStage, place, message, hint);
     } else if !basic.milter.contains(&stage.name()) {
         let message = format!("{code} cannot be said at {stage}");
@@ -99,10 +104,22 @@ fn check_code(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     }
 }
 
+/// A reason without what it says of CONNECT, unless that is the stage.
+fn at_stage(why: &str, stage: Stage) -> String {
+    let is_about = |sentence: &&str| stage == Stage::Connect || !sentence.starts_with("At connect");
+    let sentences: Vec<&str> = why.trim_end_matches('.').split(". ").filter(is_about).collect();
+    format!("{}.", sentences.join(". "))
+}
+
 /// Whether the text names an address, or a list does in its comments.
 fn names_address(spoken: &Spoken<'_>) -> bool {
     spoken.reply.value.text.parts().iter().any(|part| match part {
-        Part::Text(text) => text.contains('@'),
+        Part::Text(text) => text.split(' ').any(|word| {
+            word.split_once('@').is_some_and(|(local, domain)| {
+                local.ends_with(|c: char| c.is_ascii_alphanumeric())
+                    && domain.starts_with(|c: char| c.is_ascii_alphanumeric())
+            })
+        }),
         Part::Variable(variable) => *variable == Variable::ListComment,
     })
 }
@@ -128,15 +145,10 @@ fn never_said(basic: &Basic) -> String {
 
 /// What to say in place of a code that is not for milters: what the catalogue names, if it fits there.
 fn instead_of_never(basic: &Basic, spoken: &Spoken<'_>) -> String {
-    const LOGIN: &str = "530 5.7.0 asks for a login or STARTTLS, 550 5.7.1 refuses";
-    match basic.instead {
-        // One that is also read as an enhanced code without dots was hardly meant as an answer to AUTH.
-        _ if is_answer_to(basic, &["auth", "starttls"]) && basic.dotted.is_none() => LOGIN.to_owned(),
-        instead => {
-            let named = instead.and_then(|instead| instead.parse().ok()).filter(|named| spoken.would_pass(*named));
-            named.map_or_else(|| spoken.advice(), |named| spoken.advise(named))
-        }
-    }
+    let named = basic.instead.and_then(|instead| instead.parse().ok()).filter(|named| spoken.would_pass(*named));
+    // One that is also read as an enhanced code without dots was hardly meant as an answer to AUTH.
+    let named = named.filter(|_| basic.dotted.is_some() || !is_answer_to(basic, &["auth", "starttls"]));
+    named.map_or_else(|| spoken.advice(), |named| spoken.advise(named))
 }
 
 fn is_answer_to(basic: &Basic, commands: &[&str]) -> bool {
@@ -153,8 +165,18 @@ fn instead(spoken: &Spoken<'_>, basic: &Basic) -> String {
         (true, true) => format!("{}, or at = \"rcpt\"", spoken.advise(default)),
         (true, false) => spoken.advise(default),
         (false, true) => "it is usual from RCPT on: at = \"rcpt\"".to_owned(),
+        (false, false) if basic.milter.is_empty() => spoken.advice(),
         (false, false) => said_at("it is usual", basic.milter),
     }
+}
+
+/// `use 5.7.1` where only the enhanced code has to be another, else a whole reply.
+fn better(spoken: &Spoken<'_>) -> String {
+    let said = spoken.reply.value.status;
+    let enhanced = better_enhanced(spoken);
+    let whole = Status::new(said.class(), said.code() % 100, enhanced.subject, enhanced.detail);
+    let is_enough = whole.is_some_and(|whole| enhanced.class == said.code() / 100 && spoken.would_pass(whole));
+    if is_enough { format!("use {enhanced}") } else { spoken.advice() }
 }
 
 /// An enhanced code of the class that is said: what the rule would say by itself, or else the first that goes with the code.
@@ -177,7 +199,7 @@ fn said_at(what: &str, stages: &[&str]) -> String {
     match stages.split_last() {
         Some((last, [])) => format!("{what} at {last}"),
         Some((last, others)) => format!("{what} at {} and {last}", others.join(", ")),
-        None => "use another".to_owned(),
+        None => String::new(),
     }
 }
 
@@ -187,10 +209,10 @@ fn check_enhanced(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
     let status = spoken.reply.value.status;
     let code: EnhancedCode = status.enhanced().into();
     let stage = spoken.known.stage;
-    let default = if linter.is_trial { code } else { better_enhanced(spoken) };
+    let better = if linter.is_trial { String::new() } else { better(spoken) };
     if is_about_mailbox(code) && stage < Stage::Rcpt {
         let message = format!("{code} is about a recipient; none is known at {stage}");
-        linter.error(place, message, with_recipient(spoken, default));
+        linter.error(place, message, with_recipient(spoken, better));
         return;
     }
     let Some(entry) = codes::registered(code) else {
@@ -198,32 +220,28 @@ fn check_enhanced(spoken: &Spoken<'_>, linter: &mut Linter<'_>) {
             Some(vendor) => format!("{code} is {vendor}'s own"),
             None => format!("{code} is not registered"),
         };
-        let hint = format!("use {default}: no other program knows what {code} means");
+        let hint = format!("{better}: no other program knows what {code} means");
         linter.notice(Notice::UnregisteredCode, place, message, hint);
         return;
     };
     if entry.status == Registration::Deprecated {
         let message = format!("{code} is not used any more");
-        linter.notice(Notice::UnregisteredCode, place, message, format!("use {default}"));
+        linter.notice(Notice::UnregisteredCode, place, message, better);
     } else if is_about_recipient(code) && stage < Stage::Rcpt {
         let message = format!("{code} is about a recipient; none is known at {stage}");
-        linter.notice(Notice::RecipientUnknown, place, message, with_recipient(spoken, default));
+        linter.notice(Notice::RecipientUnknown, place, message, with_recipient(spoken, better));
     } else if entry.milter == MilterUse::No {
         let why = entry.milter_why.unwrap_or("no policy gives it");
         let message = format!("{code} ({}) is not for policies", entry.name);
-        linter.notice(Notice::NotForPolicy, place, message, format!("use {default}. {why}"));
+        linter.notice(Notice::NotForPolicy, place, message, format!("{better}. {why}"));
     } else if !is_usual(status, entry) {
         check_pair(status, entry, linter, spoken);
     }
 }
 
 /// What to do about a code about a recipient where none is known.
-fn with_recipient(spoken: &Spoken<'_>, default: EnhancedCode) -> String {
-    if spoken.can_wait_for_rcpt() && spoken.asks_recipient {
-        format!("use at = \"rcpt\", or another enhanced code ({default})")
-    } else {
-        format!("use {default}")
-    }
+fn with_recipient(spoken: &Spoken<'_>, better: String) -> String {
+    if spoken.can_wait_for_rcpt() && spoken.asks_recipient { format!("{better}, or at = \"rcpt\"") } else { better }
 }
 
 /// What the registry says of a pair that is not in common use.
@@ -266,7 +284,7 @@ fn choice(entry: &Enhanced, spoken: &Spoken<'_>) -> String {
         (Some(advice), Some(known)) => format!("{advice}; {known}"),
         (Some(advice), None) => advice,
         (None, Some(known)) => known,
-        (None, None) => format!("use {}", better_enhanced(spoken)),
+        (None, None) => better(spoken),
     }
 }
 
