@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Clock;
 use super::Shared;
 use super::limits;
+use super::limits::By;
 use crate::facts::Amount;
 use crate::facts::Answer;
 use crate::facts::Exceeded;
@@ -65,7 +66,7 @@ impl Ledger {
             return Answer::Within;
         }
         let now = self.shared.clock.now();
-        if let Err(exceeded) = self.shared.counters.hold(now, hold.counter, &hold.key, amount) {
+        if let Err(exceeded) = self.shared.counters.hold(now, hold.counter, DEFAULT_ROW, &hold.key, amount) {
             return Answer::Exceeded(told(&exceeded));
         }
         let held = Held { counter: hold.counter, key: hold.key.clone(), amount };
@@ -146,13 +147,20 @@ impl Drop for Ledger {
 }
 
 fn told(exceeded: &limits::Exceeded) -> Exceeded {
+    let rate = match exceeded.by {
+        By::Block(_) | By::Concurrent => None,
+        By::Rate(index) => Some(index),
+    };
     Exceeded {
-        rate: exceeded.rate,
+        rate,
         used: exceeded.used,
         retry_after: exceeded.retry_after,
         retry_at: exceeded.retry_after.and_then(|after| Clock::time_of_day().checked_add(after)),
     }
 }
+
+/// The bounds of keys that have none of their own.
+const DEFAULT_ROW: usize = 0;
 
 #[cfg(test)]
 mod tests {

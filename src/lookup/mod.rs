@@ -5,6 +5,7 @@
 
 mod disk;
 mod ledger;
+#[allow(dead_code, unused_imports, reason = "commands, snapshots and overrides, which call the rest, come next")]
 mod limits;
 
 pub use disk::unusable_path;
@@ -22,8 +23,9 @@ use crate::session::Settlement;
 use disk::DiskSpace;
 use limits::Counter;
 use limits::Counters;
+use limits::Row;
 
-/// The most keys that all limits together remember. A key takes about 300 bytes.
+/// The most keys that all limits together remember. A key takes about 100 bytes.
 const MAX_KEYS: usize = 4_000_000;
 
 /// What answers the questions of one session.
@@ -53,9 +55,12 @@ impl Shared {
     /// Counters and look-ups for this policy.
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> Arc<Self> {
-        let bounds =
-            |counter: &crate::policy::Counter| Counter { rates: counter.rates.clone(), concurrent: counter.concurrent };
-        let counters = Counters::new(policy.counters().iter().map(bounds).collect(), MAX_KEYS);
+        let counter = |counter: &crate::policy::Counter| {
+            let row = Row { rates: counter.rates.clone(), concurrent: counter.concurrent };
+            Counter { rows: vec![row], max_keys: MAX_KEYS }
+        };
+        let counters: Vec<_> = policy.counters().iter().map(counter).collect();
+        let counters = Counters::new(&counters, MAX_KEYS);
         let disk = DiskSpace::new(policy.paths().len());
         Arc::new(Self { policy, counters, disk, clock: Clock::start() })
     }

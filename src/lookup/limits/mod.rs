@@ -1,0 +1,342 @@
+//! Rate counters in memory, exact: what a limit like "100 per hour" has admitted, and what it has room for.
+//!
+//! An amount is *held* first, which only reserves it, and later *released* or *committed*; only a commit is dated.
+//! Each key has a log of its commits (`charges`), and every rate of a counter is judged from that one log (`bounds`):
+//! what is dated inside `(now - per, now]`, plus all that is held, never passes the rate's amount. Since time only takes
+//! away from the first part and a commit only moves between the two, that holds for every window of that length,
+//! wherever it begins.
+//!
+//! Keys are spread over shards with one lock each (`shard`): an index, the entries (`entry`, in a `slab`), and for each
+//! counter the order in which they may be forgotten (`order`). No call does work in proportion to the number of keys:
+//! a key is forgotten once nothing is held and its last commit has left the longest window, at once where a call
+//! notices, otherwise a few with each `hold` and with each [`Counters::sweep`]. Only when there are too many is one
+//! forgotten early: the one that was unused for longest; but keys without room, refused or blocked ones only when there
+//! are no others (those never refused first, then by when that ends), and never one with something held.
+//!
+//! Deliberately not here: a clock (callers say `now`), what a key is made of, what follows from a refusal, files.
+
+mod bounds;
+mod carry;
+mod charges;
+mod entry;
+#[cfg(test)]
+mod oracle;
+mod order;
+#[cfg(test)]
+mod properties;
+mod rules;
+mod shard;
+mod slab;
+#[cfg(test)]
+mod tests;
+mod views;
+
+pub(crate) use carry::Record;
+pub(crate) use views::Cursor;
+pub(crate) use views::Stats;
+pub(crate) use views::View;
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::config::Rate;
+use bounds::NEVER;
+use bounds::Refusal;
+use bounds::nanos;
+use entry::Blocked;
+use entry::Pin;
+use rules::Name;
+use rules::Rules;
+use shard::Locked;
+use shard::Shard;
+
+/// What one counter allows.
+#[derive(Clone, Debug)]
+pub(crate) struct Counter {
+    /// Bounds for classes of keys: the first row is the default, others are for keys with bounds of their own. Charges
+    /// are kept for the longest window of all rows.
+    pub(crate) rows: Vec<Row>,
+    /// How many keys are kept, or as many as have something held.
+    pub(crate) max_keys: usize,
+}
+
+/// All bounds that a key is under together. Without any it is unlimited, and yet counted if another row has a window.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Row {
+    /// Bounds on what is committed within a time, plus what is held. An amount of 0 forbids.
+    pub(crate) rates: Vec<Rate>,
+    /// Bound on what is held at the same time.
+    pub(crate) concurrent: Option<u64>,
+}
+
+/// Which bound said no. Of several, the one that takes longest to give way, then the first (`concurrent` is last).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exceeded {
+    /// What it was.
+    pub(crate) by: By,
+    /// How much of that bound is used: committed inside the window, plus held. 0 for a block.
+    pub(crate) used: u64,
+    /// When the same amount will fit, counted from the `now` of the call, if nothing else happens until then. `None`:
+    /// never, unless something that is held is released or committed (or not even then, above the bound itself).
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// What said no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The key is blocked; nothing was judged.
+    Block(Block),
+    /// [`Row::concurrent`].
+    Concurrent,
+    /// Index in [`Row::rates`].
+    Rate(usize),
+}
+
+/// A block, seen from the `now` of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// How long ago it began.
+    pub(crate) age: Duration,
+    /// For how long it will go on.
+    pub(crate) left: Duration,
+}
+
+/// All counters with all of their keys. Calls wait for one another only if their keys fall into the same shard.
+///
+/// `now` is the time since any fixed moment. Time does not go backwards: a `now` older than the newest that the key's
+/// shard has seen counts as that newest.
+pub(crate) struct Counters {
+    rules: Rules,
+    shards: Vec<Mutex<Shard>>,
+    /// The shard that is swept next.
+    swept: AtomicUsize,
+}
+
+impl Counters {
+    /// Counters known by their index. Of all keys together at most `max_keys` are kept, or as many as have something
+    /// held.
+    pub(crate) fn new(counters: &[Counter], max_keys: usize) -> Self {
+        let rules = Rules::new(counters, max_keys);
+        let shards = (0..rules.shards()).map(|_| Mutex::new(Shard::new(rules.counters()))).collect();
+        Self { rules, shards, swept: AtomicUsize::new(0) }
+    }
+
+    /// Reserves `amount` under every bound of the row, or under none. Nothing (0) always fits. While the key is blocked,
+    /// nothing else does.
+    pub(crate) fn hold(
+        &self,
+        now: Duration,
+        counter: usize,
+        row: usize,
+        key: &[u8],
+        amount: u64,
+    ) -> Result<(), Exceeded> {
+        let asked = inside(now);
+        let (mut shard, name) = self.shard(asked, counter, key);
+        shard.hold(&name, row, amount).map_err(|refusal| refusal.seen_from(asked))
+    }
+
+    /// Gives back `amount` of what is held.
+    pub(crate) fn release(&self, counter: usize, key: &[u8], amount: u64) {
+        let (mut shard, name) = self.shard(0, counter, key);
+        shard.release(&name, amount);
+    }
+
+    /// Turns `amount` of what is held into a charge dated `now`; what was never held is charged all the same.
+    pub(crate) fn commit(&self, now: Duration, counter: usize, key: &[u8], amount: u64) {
+        let (mut shard, name) = self.shard(inside(now), counter, key);
+        shard.commit(&name, amount);
+    }
+
+    /// Blocks a key until `until`, a time like `now`, or longer if it is blocked for longer already.
+    pub(crate) fn block(&self, now: Duration, counter: usize, key: &[u8], until: Duration) {
+        let (mut shard, name) = self.shard(inside(now), counter, key);
+        shard.block(&name, inside(until));
+    }
+
+    /// Ends a block; whether there was one. What was counted before it counts on.
+    pub(crate) fn unblock(&self, now: Duration, counter: usize, key: &[u8]) -> bool {
+        let (mut shard, name) = self.shard(inside(now), counter, key);
+        shard.unblock(&name)
+    }
+
+    /// Forgets what a key was charged; whether there was anything. What is held stays held, what is blocked blocked.
+    pub(crate) fn reset(&self, now: Duration, counter: usize, key: &[u8]) -> bool {
+        let (mut shard, name) = self.shard(inside(now), counter, key);
+        shard.reset(&name)
+    }
+
+    /// Does what time has left to do in shards that nobody asks: ends pins and forgets keys whose time is over, and those
+    /// that are too many. Looks at about `budget` keys, few under each lock, and at each shard once at most; goes on where
+    /// the last call ended. Gives how many there were; 0 means that nothing is left to do.
+    pub(crate) fn sweep(&self, now: Duration, budget: usize) -> usize {
+        let now = inside(now);
+        let mut done = 0;
+        for _ in 0..self.shards.len() {
+            if done >= budget {
+                break;
+            }
+            let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+            if let Some(shard) = self.shards.get(next) {
+                done += self.locked(shard, now).sweep_all(SWEPT_AT_ONCE.min(budget - done));
+            }
+        }
+        done
+    }
+
+    /// How many keys are kept, of all counters.
+    pub(crate) fn keys(&self) -> usize {
+        self.rules.keys()
+    }
+
+    /// How many keys were forgotten before their time, of all counters.
+    pub(crate) fn evictions(&self) -> u64 {
+        self.rules.evictions()
+    }
+
+    /// Locks the shard of a key.
+    fn shard<'a>(&'a self, now: u64, counter: usize, key: &'a [u8]) -> (Locked<'a>, Name<'a>) {
+        let (number, name) = self.rules.locate(counter, key);
+        let shard = self.shards.get(number).expect("`locate` knows how many shards there are");
+        (self.locked(shard, now), name)
+    }
+
+    /// A panic elsewhere under the lock must not stop all mail; every change in here leaves a state that can be used.
+    fn locked<'a>(&'a self, shard: &'a Mutex<Shard>, now: u64) -> Locked<'a> {
+        Locked::at(&self.rules, shard.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
+
+impl Locked<'_> {
+    fn hold(&mut self, name: &Name<'_>, row: usize, amount: u64) -> Result<(), Refusal> {
+        self.tidy(name.counter);
+        let (now, rules) = (self.shard.now, self.rules);
+        let Some(rule) = rules.rule(name.counter).filter(|_| amount > 0) else {
+            return Ok(());
+        };
+        let Some(slot) = self.find(name) else {
+            rule.bounds.check(row, &charges::Charges::None, 0, now, amount)?;
+            let slot = self.insert(rule, name);
+            if let Some(entry) = self.entry(slot) {
+                entry.held = amount;
+                entry.set_row(row);
+            }
+            self.make_room(name.counter);
+            return Ok(());
+        };
+        self.lapse(slot);
+        let Some(entry) = self.entry(slot) else {
+            return Ok(());
+        };
+        if let Pin::Blocked(block) = &entry.pin {
+            return Err(Refusal::blocked(block));
+        }
+        entry.set_row(row);
+        entry.charges.forget(now, rule.bounds.longest);
+        let verdict = rule.bounds.check(row, &entry.charges, entry.held, now, amount);
+        match &verdict {
+            Ok(()) => {
+                entry.held = entry.held.saturating_add(amount);
+                self.pin(slot, Pin::Free);
+            }
+            Err(refusal) if refusal.until != NEVER => self.pin(slot, Pin::Refused(refusal.until)),
+            Err(_) => {}
+        }
+        self.place(slot);
+        verdict
+    }
+
+    fn release(&mut self, name: &Name<'_>, amount: u64) {
+        let Some(slot) = self.find(name) else {
+            return;
+        };
+        if let Some(entry) = self.entry(slot) {
+            entry.held = entry.held.saturating_sub(amount);
+        }
+        self.judge(slot);
+        self.place(slot);
+    }
+
+    fn commit(&mut self, name: &Name<'_>, amount: u64) {
+        let (now, rules) = (self.shard.now, self.rules);
+        let Some(rule) = rules.rule(name.counter).filter(|_| amount > 0) else {
+            return;
+        };
+        if rule.bounds.longest == 0 {
+            self.release(name, amount);
+            return;
+        }
+        let found = self.find(name);
+        let slot = found.unwrap_or_else(|| self.insert(rule, name));
+        if let Some(entry) = self.entry(slot) {
+            entry.held = entry.held.saturating_sub(amount);
+            entry.charges.forget(now, rule.bounds.longest);
+            entry.charges.charge(now, amount, rule.bounds.grain(entry.row()));
+        }
+        self.judge(slot);
+        self.place(slot);
+        if found.is_none() {
+            self.make_room(name.counter);
+        }
+    }
+
+    fn block(&mut self, name: &Name<'_>, until: u64) {
+        let (now, rules) = (self.shard.now, self.rules);
+        let Some(rule) = rules.rule(name.counter).filter(|_| until > now) else {
+            return;
+        };
+        let found = self.find(name);
+        let slot = found.unwrap_or_else(|| self.insert(rule, name));
+        self.lapse(slot);
+        self.pin_blocked(slot, Blocked { since: now, until });
+        self.place(slot);
+        if found.is_none() {
+            self.make_room(name.counter);
+        }
+    }
+
+    fn unblock(&mut self, name: &Name<'_>) -> bool {
+        let Some(slot) = self.find(name) else {
+            return false;
+        };
+        self.lapse(slot);
+        let is_blocked = self.entry(slot).is_some_and(|entry| matches!(entry.pin, Pin::Blocked(_)));
+        if is_blocked {
+            self.pin(slot, Pin::Free);
+            self.judge(slot);
+        }
+        self.place(slot);
+        is_blocked
+    }
+
+    fn reset(&mut self, name: &Name<'_>) -> bool {
+        let Some(slot) = self.find(name) else {
+            return false;
+        };
+        self.lapse(slot);
+        let (now, rule) = (self.shard.now, self.rules.rule(name.counter));
+        let Some((entry, rule)) = self.entry(slot).zip(rule) else {
+            return false;
+        };
+        entry.charges.forget(now, rule.bounds.longest);
+        let charges = std::mem::take(&mut entry.charges);
+        if !matches!(entry.pin, Pin::Blocked(_)) {
+            self.pin(slot, Pin::Free);
+        }
+        self.place(slot);
+        charges.last().is_some()
+    }
+}
+
+/// A caller's time in here, where there is room for what an import dates before the caller's fixed moment.
+fn inside(now: Duration) -> u64 {
+    nanos(now).saturating_add(ORIGIN)
+}
+
+/// A little over 146 years, in nanoseconds; callers have 438 more.
+const ORIGIN: u64 = 1 << 62;
+/// How many keys are swept under one lock, about.
+const SWEPT_AT_ONCE: usize = 64;

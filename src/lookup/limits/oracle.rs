@@ -1,0 +1,366 @@
+//! An oracle without any cleverness: all that ever happened, counted anew each time; and counters that are played the same
+//! history beside it, under simulated time.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::prop_assert;
+use proptest::prelude::prop_assert_eq;
+use proptest::test_runner::TestCaseError;
+
+use super::Block;
+use super::By;
+use super::Counter;
+use super::Counters;
+use super::Cursor;
+use super::Exceeded;
+use super::Row;
+use super::bounds::nanos;
+use super::entry::Pin;
+use super::order::Order;
+use super::tests::at;
+use crate::config::Rate;
+
+/// What happened to one key.
+#[derive(Clone, Default)]
+struct History {
+    commits: Vec<(u64, u64)>,
+    held: u64,
+    block: Option<(u64, u64)>,
+}
+
+struct Oracle {
+    counters: Vec<Counter>,
+    now: u64,
+    keys: BTreeMap<(usize, u8), History>,
+}
+
+impl History {
+    fn charged(&self, now: u64, per: u64) -> u64 {
+        let inside = |time: u64| time <= now && (now < per || time > now - per);
+        self.commits.iter().filter(|(time, _)| inside(*time)).map(|(_, amount)| amount).sum()
+    }
+
+    fn used(&self, rate: Rate, now: u64) -> u64 {
+        self.charged(now, nanos(rate.per)) + self.held
+    }
+
+    /// Tries every moment at which a charge leaves the window.
+    fn fits_at(&self, rate: Rate, now: u64, amount: u64) -> Option<u64> {
+        let mut moments: Vec<u64> = self.commits.iter().map(|(time, _)| time + nanos(rate.per)).collect();
+        moments.retain(|moment| *moment > now);
+        moments.push(now);
+        moments.sort_unstable();
+        moments.into_iter().find(|moment| self.used(rate, *moment) + amount <= rate.amount)
+    }
+
+    fn block(&self, now: u64) -> Option<(u64, u64)> {
+        self.block.filter(|(_, until)| *until > now)
+    }
+}
+
+impl Oracle {
+    fn history(&mut self, counter: usize, key: u8) -> &mut History {
+        self.keys.entry((counter, key)).or_default()
+    }
+
+    fn verdict(&mut self, asked: u64, counter: usize, row: usize, key: u8, amount: u64) -> Result<(), Exceeded> {
+        let now = self.now;
+        let history = self.history(counter, key).clone();
+        if amount == 0 {
+            return Ok(());
+        }
+        if let Some((since, until)) = history.block(now) {
+            let block = Block { age: at(asked.saturating_sub(since)), left: at(until - asked) };
+            return Err(Exceeded { by: By::Block(block), used: 0, retry_after: Some(block.left) });
+        }
+        let row = &self.counters[counter].rows[row];
+        let mut worst: Option<Exceeded> = None;
+        let mut report = |exceeded: Exceeded| {
+            let wait = |exceeded: &Exceeded| exceeded.retry_after.unwrap_or(Duration::MAX);
+            if worst.as_ref().is_none_or(|worst| wait(worst) < wait(&exceeded)) {
+                worst = Some(exceeded);
+            }
+        };
+        for (index, rate) in row.rates.iter().enumerate() {
+            let used = history.used(*rate, now);
+            let fits = history.fits_at(*rate, now, amount);
+            if fits != Some(now) {
+                report(Exceeded { by: By::Rate(index), used, retry_after: fits.map(|time| at(time - asked)) });
+            }
+        }
+        if row.concurrent.is_some_and(|bound| history.held + amount > bound) {
+            report(Exceeded { by: By::Concurrent, used: history.held, retry_after: None });
+        }
+        worst.map_or(Ok(()), Err)
+    }
+
+    /// Of all windows of a rate's length, those that end at a commit hold the most. Keys below [`ROWS`] never leave
+    /// their row.
+    fn check_all_windows(&self) -> Result<(), TestCaseError> {
+        for ((counter, key), history) in self.keys.iter().filter(|((_, key), _)| usize::from(*key) < ROWS) {
+            for rate in &self.counters[*counter].rows[usize::from(*key)].rates {
+                for (end, _) in &history.commits {
+                    prop_assert!(history.charged(*end, nanos(rate.per)) <= rate.amount, "{rate:?} until {end}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn longest(&self, counter: usize) -> u64 {
+        let rates = self.counters[counter].rows.iter().flat_map(|row| &row.rates);
+        rates.map(|rate| nanos(rate.per)).max().unwrap_or(0)
+    }
+
+    /// How many keys must still be known.
+    fn live(&self) -> usize {
+        let live = |counter: usize, history: &History| {
+            let is_charged = history.charged(self.now, self.longest(counter)) > 0;
+            history.held > 0 || is_charged || history.block(self.now).is_some()
+        };
+        self.keys.iter().filter(|((counter, _), history)| live(*counter, history)).count()
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Advance {
+        by: u64,
+    },
+    Block {
+        counter: usize,
+        key: u8,
+        length: u64,
+    },
+    /// Everything goes to other counters, which count time from another moment.
+    Carry {
+        start: u64,
+    },
+    Commit {
+        which: usize,
+        back: u64,
+    },
+    Hold {
+        counter: usize,
+        row: usize,
+        key: u8,
+        amount: u64,
+        back: u64,
+    },
+    Release {
+        which: usize,
+    },
+    Reset {
+        counter: usize,
+        key: u8,
+    },
+    /// To when the last refusal said, or one nanosecond less, and the same again.
+    Retry {
+        early: bool,
+    },
+    Unblock {
+        counter: usize,
+        key: u8,
+    },
+}
+
+/// What a hold asked for.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    counter: usize,
+    row: usize,
+    key: u8,
+    amount: u64,
+}
+
+/// The counters beside the oracle.
+pub(super) struct Trial {
+    tested: Counters,
+    oracle: Oracle,
+    held: Vec<Asked>,
+    refused: Option<(u64, Asked)>,
+    clock: u64,
+    /// The oracle's time at which the tested counters' time began.
+    start: u64,
+    /// What one unit is, so that amounts need 32 bits or more.
+    unit: u64,
+}
+
+impl Trial {
+    pub(super) fn new(counters: Vec<Counter>, unit: u64) -> Self {
+        let tested = Counters::new(&counters, 1000);
+        let oracle = Oracle { counters, now: 0, keys: BTreeMap::new() };
+        Self { tested, oracle, held: Vec::new(), refused: None, clock: EPOCH, start: 0, unit }
+    }
+
+    /// The tested counters' time.
+    fn at(&self, time: u64) -> Duration {
+        at(time - self.start)
+    }
+
+    pub(super) fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
+        match *event {
+            Event::Advance { by } => self.clock += by,
+            Event::Block { counter, key, length } => {
+                self.oracle.now = self.oracle.now.max(self.clock);
+                let (now, until) = (self.oracle.now, self.clock + length);
+                self.tested.block(self.at(self.clock), counter, &[key], self.at(until));
+                let history = self.oracle.history(counter, key);
+                if until > now {
+                    let (since, end) = history.block(now).unwrap_or((now, until));
+                    history.block = Some((since, end.max(until)));
+                }
+            }
+            Event::Carry { start } => self.carry(start),
+            Event::Commit { .. } | Event::Release { .. } if self.held.is_empty() => {}
+            Event::Commit { which, back } => self.commit(which, back),
+            Event::Hold { counter, row, key, amount, back } => {
+                let row = if usize::from(key) < ROWS { key.into() } else { row };
+                let asked = Asked { counter, row, key, amount: amount * self.unit };
+                self.hold(self.clock - back, asked)?;
+            }
+            Event::Release { which } => {
+                let Asked { counter, key, amount, .. } = self.held.swap_remove(which % self.held.len());
+                self.tested.release(counter, &[key], amount);
+                self.oracle.history(counter, key).held -= amount;
+            }
+            Event::Reset { counter, key } => {
+                self.oracle.now = self.oracle.now.max(self.clock);
+                let (now, longest) = (self.oracle.now, self.oracle.longest(counter));
+                let is_charged = self.oracle.history(counter, key).charged(now, longest) > 0;
+                prop_assert_eq!(self.tested.reset(self.at(self.clock), counter, &[key]), is_charged);
+                self.oracle.history(counter, key).commits.clear();
+            }
+            Event::Retry { early } => match self.refused.take() {
+                Some((until, asked)) if until > self.clock => {
+                    self.clock = until - u64::from(early);
+                    self.hold(self.clock, asked)?;
+                }
+                Some(_) | None => {}
+            },
+            Event::Unblock { counter, key } => {
+                self.oracle.now = self.oracle.now.max(self.clock);
+                let now = self.oracle.now;
+                let is_blocked = self.oracle.history(counter, key).block(now).is_some();
+                prop_assert_eq!(self.tested.unblock(self.at(self.clock), counter, &[key]), is_blocked);
+                self.oracle.history(counter, key).block = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, time: u64, asked: Asked) -> Result<(), TestCaseError> {
+        let Asked { counter, row, key, amount } = asked;
+        self.oracle.now = self.oracle.now.max(time);
+        let expected = self.oracle.verdict(time, counter, row, key, amount);
+        let verdict = self.tested.hold(self.at(time), counter, row, &[key], amount);
+        prop_assert_eq!(&verdict, &expected, "{:?} at {}", asked, time);
+        match verdict {
+            Ok(()) if amount == 0 => {}
+            Ok(()) => {
+                self.held.push(asked);
+                self.oracle.history(counter, key).held += amount;
+            }
+            Err(Exceeded { retry_after: Some(wait), .. }) => self.refused = Some((time + nanos(wait), asked)),
+            Err(_) => {}
+        }
+        prop_assert!(self.tested.keys() >= self.oracle.live());
+        Ok(())
+    }
+
+    fn commit(&mut self, which: usize, back: u64) {
+        let Asked { counter, key, amount, .. } = self.held.swap_remove(which % self.held.len());
+        let time = self.clock - back;
+        self.tested.commit(self.at(time), counter, &[key], amount);
+        self.oracle.now = self.oracle.now.max(time);
+        let now = self.oracle.now;
+        let history = self.oracle.history(counter, key);
+        history.held -= amount;
+        history.commits.push((now, amount));
+    }
+
+    /// What is held is taken along as its sessions would: each holds again, which cannot fail.
+    fn carry(&mut self, start: u64) {
+        let now = self.oracle.now.max(self.clock);
+        let unlimited = Row::default();
+        let mut counters = self.oracle.counters.clone();
+        counters.iter_mut().for_each(|counter| counter.rows.push(unlimited.clone()));
+        let new = Counters::new(&counters, 1000);
+        let (mut cursor, old) = (Cursor::default(), self.at(now));
+        // Just as far before the present as time may go back, or long before.
+        self.start = now - 20 - start;
+        loop {
+            let records = self.tested.export(old, &mut cursor, 2);
+            if records.is_empty() {
+                break;
+            }
+            records.into_iter().for_each(|record| new.import(self.at(now), record));
+        }
+        for Asked { counter, key, amount, .. } in &self.held {
+            let block = self.oracle.history(*counter, *key).block(now);
+            new.unblock(self.at(now), *counter, &[*key]);
+            new.hold(self.at(now), *counter, ROWS, &[*key], *amount).unwrap();
+            if let Some((_, until)) = block {
+                new.block(self.at(now), *counter, &[*key], self.at(until));
+                self.oracle.history(*counter, *key).block = Some((now, until));
+            }
+        }
+        new.sweep(self.at(now), 1);
+        (self.tested, self.oracle.now) = (new, now);
+    }
+
+    /// After all windows and blocks only what is held is left.
+    pub(super) fn finish(&mut self) -> Result<(), TestCaseError> {
+        self.oracle.check_all_windows()?;
+        check_orders(&self.tested);
+        self.oracle.now += 100;
+        while self.tested.sweep(self.at(self.oracle.now), 10) > 0 {}
+        prop_assert_eq!(self.tested.keys(), self.oracle.live());
+        prop_assert_eq!(self.tested.evictions(), 0);
+        check_orders(&self.tested);
+        Ok(())
+    }
+}
+
+/// Every key can be found, is where it belongs and nowhere else, and is counted as what it is.
+pub(super) fn check_orders(counters: &Counters) {
+    let mut tallied = vec![(0, 0, 0); counters.rules.counters()];
+    for shard in &counters.shards {
+        let shard = counters.locked(shard, 0);
+        let (mut idle, mut pinned) = (BTreeSet::new(), BTreeSet::new());
+        for slot in 0..shard.shard.slab.slots() {
+            let Some(entry) = shard.shard.slab.get(slot) else {
+                continue;
+            };
+            let (_, name) = counters.rules.locate(entry.counter(), entry.key.as_slice());
+            assert_eq!(shard.find(&name), Some(slot));
+            let (keys, limited, blocked) = &mut tallied[entry.counter()];
+            *keys += 1;
+            match &entry.pin {
+                Pin::Blocked(_) => *blocked += 1,
+                Pin::Free => {}
+                Pin::Full(_) | Pin::Refused(_) => *limited += 1,
+            }
+            if let Some((tier, until)) = entry.pin.rank() {
+                pinned.insert((tier, until, slot));
+            } else if entry.held == 0 {
+                idle.insert(slot);
+            }
+        }
+        let orders = || shard.shard.orders.iter();
+        let listed: Vec<u32> = orders().flat_map(|order| order.idle(&shard.shard.slab)).collect();
+        assert_eq!((listed.len(), listed.into_iter().collect()), (idle.len(), idle));
+        assert_eq!(orders().flat_map(Order::pinned).collect::<BTreeSet<_>>(), pinned);
+    }
+    for (counter, tally) in tallied.into_iter().enumerate() {
+        let stats = counters.stats(counter);
+        assert_eq!((stats.keys, stats.limited, stats.blocked), tally);
+    }
+}
+
+/// The time at which trials begin, after which others can.
+const EPOCH: u64 = 1000;
+/// Bounds of each counter.
+pub(super) const ROWS: usize = 2;
