@@ -293,6 +293,7 @@ impl Player {
 
 fn answer(query: &Query, choice: u8) -> Answer {
     let exceeded = Exceeded {
+        row: 0,
         rate: (choice & 4 == 0).then_some(usize::from(choice >> 6)),
         used: u64::from(choice),
         retry_after: (choice & 8 == 0).then_some(Duration::from_millis(u64::from(choice) << choice.min(40))),

@@ -181,9 +181,13 @@ fn within(query: &Query) -> Answer {
 fn nothing_left(query: &Query) -> Answer {
     match query {
         Query::DiskFree(_) => Answer::Bytes(0),
-        Query::Hold(_) => {
-            Answer::Exceeded(postward::facts::Exceeded { rate: None, used: 1, retry_after: None, retry_at: None })
-        }
+        Query::Hold(_) => Answer::Exceeded(postward::facts::Exceeded {
+            row: 0,
+            rate: None,
+            used: 1,
+            retry_after: None,
+            retry_at: None,
+        }),
     }
 }
 

@@ -428,22 +428,24 @@ fn unescaped(text: &str) -> Result<Vec<u8>, String> {
 
 // What is asked
 
-/// `hold RULE/MEASURE KEY add|total N message|connection|instant`, `disk PATH`.
+/// `hold RULE/MEASURE KEY add|total N message|connection|instant|attempt [row N]`, `disk PATH`.
 fn shown_query(policy: &Policy, query: &Query) -> String {
     match query {
         Query::DiskFree(number) => format!("disk {}", policy.path(*number).unwrap().display()),
-        Query::Hold(Hold { counter, key, amount, scope }) => {
+        Query::Hold(Hold { counter, row, key, amount, scope }) => {
             let counter = &policy.counters()[*counter];
             let amount = match amount {
                 Amount::Add(amount) => format!("add {amount}"),
                 Amount::Total(amount) => format!("total {amount}"),
             };
             let scope = match scope {
+                Scope::Attempt => "attempt",
                 Scope::Connection => "connection",
                 Scope::Instant => "instant",
                 Scope::Message => "message",
             };
-            format!("hold {}/{} {} {amount} {scope}", counter.rule, counter.measure.name(), shown_key(key))
+            let row = if *row == 0 { String::new() } else { format!(" row {row}") };
+            format!("hold {}/{} {} {amount} {scope}{row}", counter.rule, counter.measure.name(), shown_key(key))
         }
     }
 }
@@ -479,7 +481,7 @@ fn parse_answer(text: &str) -> Option<Answer> {
         ["failed"] => Some(Answer::Failed),
         ["exceeded", "at-once", "used", used] => {
             let used = used.parse().ok()?;
-            Some(Answer::Exceeded(Exceeded { rate: None, used, retry_after: None, retry_at: None }))
+            Some(Answer::Exceeded(Exceeded { row: 0, rate: None, used, retry_after: None, retry_at: None }))
         }
         ["exceeded", "rate", rate, "used", used, ref retry @ ..] => {
             let retry_after = match retry {
@@ -489,7 +491,7 @@ fn parse_answer(text: &str) -> Option<Answer> {
             };
             let retry_at = retry_after.map(|after| SystemTime::UNIX_EPOCH + NOW + after);
             let (rate, used) = (Some(rate.parse().ok()?), used.parse().ok()?);
-            Some(Answer::Exceeded(Exceeded { rate, used, retry_after, retry_at }))
+            Some(Answer::Exceeded(Exceeded { row: 0, rate, used, retry_after, retry_at }))
         }
         _ => None,
     }

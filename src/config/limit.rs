@@ -1,6 +1,7 @@
 //! `limit`: whose count, and how much in how long.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::diagnostic::At;
 use super::diagnostic::Diagnostic;
@@ -8,7 +9,9 @@ use super::diagnostic::Diagnostics;
 use super::diagnostic::Place;
 use super::document::Fields;
 use super::document::Node;
+use super::document::Value;
 use super::units::Rate;
+use super::units::Span;
 use super::units::UnitError;
 
 /// `limit`: the rule holds when there is no room left.
@@ -28,6 +31,70 @@ pub struct Limit {
     pub connections: Vec<Rate>,
     /// How many connections at once.
     pub concurrent: Option<u64>,
+    /// The list of those who have bounds of their own.
+    pub overrides: Option<At<String>>,
+    /// How long who is over the limit is shut out.
+    pub block_for: Option<Duration>,
+    /// What is charged.
+    pub charge: Charge,
+}
+
+/// What counts against a limit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Charge {
+    /// What passed.
+    #[default]
+    Accepted,
+    /// What was tried, and for which there was room.
+    Attempts,
+}
+
+impl Charge {
+    /// The name in configurations.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Attempts => "attempts",
+        }
+    }
+}
+
+/// The bounds that somebody in particular has, in `[lists.NAME.limits]`. What is not said is as for all others.
+#[derive(Clone, Debug)]
+pub struct Override {
+    /// Whose: a login, an address, a domain, everything below one, or a network.
+    pub key: At<String>,
+    /// For what is counted.
+    pub allowances: Allowances,
+}
+
+/// What an override says.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Allowances {
+    /// On messages.
+    pub messages: Option<Allowance>,
+    /// On recipients.
+    pub recipients: Option<Allowance>,
+    /// On octets.
+    pub bytes: Option<Allowance>,
+    /// On connections.
+    pub connections: Option<Allowance>,
+    /// On connections at once.
+    pub concurrent: Option<Allowance>,
+}
+
+/// How much somebody may.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Allowance {
+    /// So many at once; 0 is nothing.
+    AtOnce(u64),
+    /// Nothing.
+    Nothing,
+    /// So much in so long, all of it.
+    Rates(Vec<Rate>),
+    /// As much as he likes.
+    Unlimited,
 }
 
 /// A part of a limit's key.
@@ -111,9 +178,18 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
         bytes: rates(fields.take("bytes"), "\"1 GiB/day\"", Rate::parse_size, diagnostics),
         connections: rates(fields.take("connections"), "\"100/hour\"", Rate::parse_count, diagnostics),
         concurrent: fields.take("concurrent").and_then(|node| node.count(diagnostics)),
+        overrides: fields.take("overrides").and_then(|node| list_name(node, diagnostics)),
+        block_for: fields.take("block_for").and_then(|node| block(node, diagnostics)),
+        charge: fields.take("charge").and_then(|node| charge(node, diagnostics)).unwrap_or_default(),
         place: place.clone(),
     };
     fields.finish(diagnostics);
+    if limit.key.is_empty()
+        && let Some(overrides) = &limit.overrides
+    {
+        let message = "a limit without a key is one for all: nobody can have bounds of his own";
+        diagnostics.push(Diagnostic::error(overrides.place.clone(), message).hint("add key = \"login\""));
+    }
     let counts_nothing = limit.messages.is_empty()
         && limit.recipients.is_empty()
         && limit.bytes.is_empty()
@@ -124,6 +200,91 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
         diagnostics.push(Diagnostic::error(place, "this limit limits nothing").hint(hint));
     }
     Some(limit)
+}
+
+fn list_name(node: Node, diagnostics: &mut Diagnostics) -> Option<At<String>> {
+    let text = node.string("the name of a list such as \"@bulk\"", diagnostics)?;
+    match text.value.strip_prefix('@') {
+        Some(name) => Some(At { value: name.to_owned(), place: text.place }),
+        None => {
+            let message = format!("expected the name of a list such as \"@bulk\", found \"{}\"", text.value);
+            let hint = format!("did you mean \"@{}\"?", text.value);
+            diagnostics.push(Diagnostic::error(text.place, message).hint(hint));
+            None
+        }
+    }
+}
+
+fn block(node: Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
+    let span = node.parse::<Span>("a time such as \"1h\"", diagnostics)?;
+    if span.value.0.is_zero() {
+        let hint = "leave it out: whoever is over the limit is refused until there is room again";
+        diagnostics.push(Diagnostic::error(span.place, "a block of no time is none").hint(hint));
+        return None;
+    }
+    Some(span.value.0)
+}
+
+fn charge(node: Node, diagnostics: &mut Diagnostics) -> Option<Charge> {
+    let choices = [Charge::Accepted, Charge::Attempts].map(|charge| (charge.name(), charge));
+    node.choice(&choices, diagnostics).map(|charge| charge.value)
+}
+
+/// Reads `[lists.NAME.limits]`.
+pub(super) fn overrides(node: Node, diagnostics: &mut Diagnostics) -> Vec<Override> {
+    let expected = "a table such as { \"alice@example.com\" = { messages = \"1000/day\" } }";
+    let Some(fields) = Fields::of(node, expected, diagnostics) else {
+        return Vec::new();
+    };
+    let read = |(key, node): (At<String>, Node)| {
+        let key = At { value: key.value.to_lowercase(), place: key.place };
+        allowances(node, diagnostics).map(|allowances| Override { key, allowances })
+    };
+    fields.rest().into_iter().filter_map(read).collect()
+}
+
+/// `"unlimited"` or 0 for all that is counted, or a table.
+fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
+    let all = |allowance: Allowance| Allowances {
+        messages: Some(allowance.clone()),
+        recipients: Some(allowance.clone()),
+        bytes: Some(allowance.clone()),
+        connections: Some(allowance.clone()),
+        concurrent: Some(allowance),
+    };
+    if let Some(allowance) = whole(&node) {
+        return Some(all(allowance));
+    }
+    let mut fields = Fields::of(node, "\"unlimited\", 0 or a table such as { messages = \"1000/day\" }", diagnostics)?;
+    let mut rates_of = |key, example, parse: fn(&str) -> Result<Rate, UnitError>| {
+        let node = fields.take(key)?;
+        Some(whole(&node).unwrap_or_else(|| Allowance::Rates(rates(Some(node), example, parse, diagnostics))))
+    };
+    let mut allowances = Allowances {
+        messages: rates_of("messages", "\"100/hour\"", Rate::parse_count),
+        recipients: rates_of("recipients", "\"100/hour\"", Rate::parse_count),
+        bytes: rates_of("bytes", "\"1 GiB/day\"", Rate::parse_size),
+        connections: rates_of("connections", "\"100/hour\"", Rate::parse_count),
+        concurrent: None,
+    };
+    if let Some(node) = fields.take("concurrent") {
+        let unlimited = whole(&node).filter(|allowance| *allowance == Allowance::Unlimited);
+        allowances.concurrent = unlimited.or_else(|| node.count(diagnostics).map(Allowance::AtOnce));
+    }
+    let place = fields.place.clone();
+    fields.finish(diagnostics);
+    if allowances == Allowances::default() {
+        let hint = "write \"unlimited\", 0, or { messages = \"1000/day\" }";
+        diagnostics.push(Diagnostic::error(place, "this says nothing").hint(hint));
+    }
+    Some(allowances)
+}
+
+/// `"unlimited"`, `0` or `"0"`.
+fn whole(node: &Node) -> Option<Allowance> {
+    let is_text = |word: &str| matches!(&node.value, Value::String(text) if text == word);
+    let is_zero = is_text("0") || matches!(node.value, Value::Integer(0));
+    is_zero.then_some(Allowance::Nothing).or_else(|| is_text("unlimited").then_some(Allowance::Unlimited))
 }
 
 fn rates(

@@ -10,6 +10,9 @@ use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
 use super::document::Fields;
 use super::document::Node;
+use super::limit;
+use super::limit::Allowances;
+use super::limit::Override;
 use super::pattern::AddressPattern;
 use super::pattern::DomainPattern;
 
@@ -28,6 +31,8 @@ pub struct List {
     pub logins: Vec<Entry<String>>,
     /// For `sender_login_mismatch`: a login in lower case, and what it may send as.
     pub senders: Vec<(String, Vec<AddressPattern>)>,
+    /// For `overrides` of limits.
+    pub limits: Vec<Override>,
     /// The keys that were written, be it with nothing in them: an empty kind of entry is no missing one.
     pub keys: Vec<&'static str>,
 }
@@ -41,6 +46,7 @@ impl List {
             && self.addresses.is_empty()
             && self.logins.is_empty()
             && self.senders.is_empty()
+            && self.limits.is_empty()
     }
 
     /// Leaves no kind of entry empty: of a list with errors nobody needs to hear that it lacks something, too.
@@ -50,6 +56,8 @@ impl List {
         self.addresses.push(Entry { value: AddressPattern::Null, comment: String::new() });
         self.logins.push(Entry { value: String::new(), comment: String::new() });
         self.senders.push((String::new(), Vec::new()));
+        let key = At { value: String::new(), place: self.name.place.clone() };
+        self.limits.push(Override { key, allowances: Allowances::default() });
     }
 }
 
@@ -68,7 +76,7 @@ const NO_SENDERS: &str = "with it, every login may send only as `<>`";
 pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Option<List> {
     let mut fields = Fields::of(node, "a table such as { networks = [\"192.0.2.0/24\"] }", diagnostics)?;
     let errors_before = diagnostics.errors();
-    let keys = ["networks", "domains", "addresses", "logins", "senders"];
+    let keys = ["networks", "domains", "addresses", "logins", "senders", "limits"];
     let mut list = List {
         keys: keys.into_iter().filter(|key| fields.has(key)).collect(),
         networks: entries(fields.take("networks"), "a network such as \"192.0.2.0/24\"", network, diagnostics),
@@ -76,6 +84,7 @@ pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) 
         addresses: entries(fields.take("addresses"), "an address", str::parse, diagnostics),
         logins: entries(fields.take("logins"), "a login", login, diagnostics),
         senders: fields.take("senders").map(|node| senders(node, diagnostics)).unwrap_or_default(),
+        limits: fields.take("limits").map(|node| limit::overrides(node, diagnostics)).unwrap_or_default(),
         name,
     };
     let place = list.name.place.clone();
@@ -93,7 +102,11 @@ pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) 
 }
 
 /// An address or a network; bits below the prefix are an error, since one of the two numbers is then a typing mistake.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
+///
+/// # Errors
+///
+/// What was expected and what was found.
+pub fn network(text: &str) -> Result<IpNet, String> {
     let error = || {
         let names = if text.contains(|c: char| c.is_ascii_alphabetic()) && !text.contains(':') {
             "; `client_name` is for names"

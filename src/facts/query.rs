@@ -21,6 +21,8 @@ pub enum Query {
 pub struct Hold {
     /// The policy's `n`th counter.
     pub counter: usize,
+    /// Which of its rows of bounds.
+    pub row: usize,
     /// Whose count.
     pub key: Key,
     /// How much.
@@ -44,6 +46,8 @@ pub enum Amount {
 /// How long a reservation lasts.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Scope {
+    /// Until the message ends, and then charged whatever became of it.
+    Attempt,
     /// Until the connection ends (concurrent connections).
     Connection,
     /// Charged at once (connections).
@@ -68,7 +72,9 @@ pub enum Answer {
 /// How a counter said no.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Exceeded {
-    /// Which of the counter's rates; `None` for the bound on what is held at once.
+    /// Which of the counter's rows of bounds.
+    pub row: usize,
+    /// Which of the row's rates; `None` for the bound on what is held at once.
     pub rate: Option<usize>,
     /// What is charged inside the window and reserved.
     pub used: u64,

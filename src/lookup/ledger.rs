@@ -1,7 +1,9 @@
 //! What one session holds of the counters.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Clock;
 use super::Shared;
@@ -20,6 +22,8 @@ pub struct Ledger {
     shared: Arc<Shared>,
     /// What the message holds, by counter and key.
     message: BTreeMap<(usize, Key), u64>,
+    /// The counters that charge tries.
+    attempts: BTreeSet<usize>,
     /// What of it was added for the current command.
     command: Vec<Held>,
     /// In the order in which it came.
@@ -38,7 +42,13 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub const fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, message: BTreeMap::new(), command: Vec::new(), connection: Vec::new() }
+        Self {
+            shared,
+            message: BTreeMap::new(),
+            attempts: BTreeSet::new(),
+            command: Vec::new(),
+            connection: Vec::new(),
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -66,14 +76,17 @@ impl Ledger {
             return Answer::Within;
         }
         let now = self.shared.clock.now();
-        if let Err(exceeded) = self.shared.counters.hold(now, hold.counter, DEFAULT_ROW, &hold.key, amount) {
-            return Answer::Exceeded(told(&exceeded));
+        if let Err(exceeded) = self.shared.counters.hold(now, hold.counter, hold.row, &hold.key, amount) {
+            return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
         }
         let held = Held { counter: hold.counter, key: hold.key.clone(), amount };
         match hold.scope {
             Scope::Instant => self.shared.counters.commit(now, hold.counter, &hold.key, amount),
             Scope::Connection => self.connect(held),
-            Scope::Message => {
+            Scope::Attempt | Scope::Message => {
+                if hold.scope == Scope::Attempt {
+                    self.attempts.insert(held.counter);
+                }
                 *self.message.entry((held.counter, held.key.clone())).or_default() += amount;
                 self.command.push(held);
             }
@@ -90,18 +103,38 @@ impl Ledger {
         self.command.clear();
     }
 
-    /// The message is over: what it holds is given back.
+    /// The message is over: what it holds is given back, or charged where tries are.
     pub(super) fn release(&mut self) {
+        let now = self.shared.clock.now();
         for ((counter, key), amount) in std::mem::take(&mut self.message) {
-            self.shared.counters.release(counter, &key, amount);
+            if self.attempts.contains(&counter) {
+                self.shared.counters.commit(now, counter, &key, amount);
+            } else {
+                self.shared.counters.release(counter, &key, amount);
+            }
         }
         self.command.clear();
     }
 
-    /// The command was refused: what was held for it alone is given back.
+    /// The command was refused: what was held for it alone is given back, unless it was the try that counts.
     pub(super) fn roll_back(&mut self) {
         for held in std::mem::take(&mut self.command) {
-            self.give_back(held.counter, &held.key, held.amount);
+            if !self.attempts.contains(&held.counter) {
+                self.give_back(held.counter, &held.key, held.amount);
+            }
+        }
+    }
+
+    /// Who is over a limit that says so is blocked from now on; the block is what he has to wait for.
+    fn shut_out(&self, now: Duration, hold: &Hold, exceeded: limits::Exceeded) -> limits::Exceeded {
+        let counter = self.shared.policy.counters().get(hold.counter);
+        match (counter.and_then(|counter| counter.block_for), exceeded.by) {
+            (Some(time), By::Concurrent | By::Rate(_)) => {
+                self.shared.counters.block(now, hold.counter, &hold.key, now.saturating_add(time));
+                let longest = exceeded.retry_after.map_or(time, |retry_after| retry_after.max(time));
+                limits::Exceeded { retry_after: Some(longest), ..exceeded }
+            }
+            (_, By::Block(_)) | (None, By::Concurrent | By::Rate(_)) => exceeded,
         }
     }
 
@@ -146,21 +179,19 @@ impl Drop for Ledger {
     }
 }
 
-fn told(exceeded: &limits::Exceeded) -> Exceeded {
+fn told(exceeded: limits::Exceeded, row: usize) -> Exceeded {
     let rate = match exceeded.by {
         By::Block(_) | By::Concurrent => None,
         By::Rate(index) => Some(index),
     };
     Exceeded {
+        row,
         rate,
         used: exceeded.used,
         retry_after: exceeded.retry_after,
         retry_at: exceeded.retry_after.and_then(|after| Clock::time_of_day().checked_add(after)),
     }
 }
-
-/// The bounds of keys that have none of their own.
-const DEFAULT_ROW: usize = 0;
 
 #[cfg(test)]
 mod tests {
@@ -188,7 +219,7 @@ mod tests {
 
     fn hold(ledger: &mut Ledger, measure: &str, amount: Amount, scope: Scope) -> bool {
         let counter = counter(&ledger.shared, measure);
-        let hold = Hold { counter, key: Key::from_slice(b"alice"), amount, scope };
+        let hold = Hold { counter, row: 0, key: Key::from_slice(b"alice"), amount, scope };
         ledger.hold(&hold) == Answer::Within
     }
 
@@ -272,7 +303,7 @@ mod tests {
         let connect = |ledger: &mut Ledger, name: usize| {
             let key = Key::from_slice(&name.to_be_bytes());
             let (counter, amount) = (counter(&ledger.shared, "concurrent"), Amount::Add(1));
-            ledger.hold(&Hold { counter, key, amount, scope: Scope::Connection }) == Answer::Within
+            ledger.hold(&Hold { counter, row: 0, key, amount, scope: Scope::Connection }) == Answer::Within
         };
         for name in 0..=MAX_SESSION_KEYS {
             assert!(connect(&mut greedy, name));
@@ -294,10 +325,84 @@ mod tests {
             for name in 0_u32..20_000 {
                 let (key, amount) = (Key::from_slice(&name.to_be_bytes()), Amount::Total(total));
                 ledger.mark();
-                assert_eq!(ledger.hold(&Hold { counter, key, amount, scope: Scope::Message }), Answer::Within);
+                assert_eq!(ledger.hold(&Hold { counter, row: 0, key, amount, scope: Scope::Message }), Answer::Within);
             }
         }
         assert!(ledger.message.values().all(|&amount| amount == 100));
         ledger.release();
+    }
+
+    const OWN: &str = r#"
+        [lists.own.limits]
+        big = "unlimited"
+        none = 0
+        [[rule]]
+        name = "limits"
+        limit = { key = "login", messages = "2/hour", overrides = "@own" }
+        [[rule]]
+        name = "shut-out"
+        limit = { key = "login", messages = "2/hour", block_for = "2h" }
+        [[rule]]
+        name = "tries"
+        limit = { key = "login", messages = "2/hour", recipients = "9/hour", charge = "attempts" }
+    "#;
+
+    fn own() -> Arc<Shared> {
+        let sources = vec![Source { path: "test.toml".into(), text: OWN.to_owned() }];
+        let (config, mut diagnostics) = Config::read(sources);
+        let policy = Policy::compile(&config, &mut diagnostics);
+        Shared::new(Arc::new(policy.unwrap_or_else(|| panic!("{diagnostics}"))))
+    }
+
+    fn ask(ledger: &mut Ledger, rule: &str, row: usize, scope: Scope) -> Answer {
+        let counter = ledger.shared.policy.counters().iter().position(|counter| counter.rule == rule).unwrap();
+        ledger.mark();
+        ledger.hold(&Hold { counter, row, key: Key::from_slice(b"alice"), amount: Amount::Total(1), scope })
+    }
+
+    #[test]
+    fn an_override_frees_or_forbids() {
+        let shared = own();
+        for _ in 0..10 {
+            let mut ledger = Ledger::new(Arc::clone(&shared));
+            assert_eq!(ask(&mut ledger, "limits", 1, Scope::Message), Answer::Within);
+            ledger.commit();
+        }
+        let mut ledger = Ledger::new(shared);
+        let Answer::Exceeded(exceeded) = ask(&mut ledger, "limits", 2, Scope::Message) else { panic!("0 is nothing") };
+        let counter = &ledger.shared.policy.counters()[0];
+        assert_eq!((exceeded.row, counter.bound(&exceeded).as_str()), (2, "nothing at all"));
+    }
+
+    #[test]
+    fn who_is_over_the_limit_is_shut_out_for_as_long_as_it_says() {
+        let shared = own();
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        for _ in 0..2 {
+            assert_eq!(ask(&mut ledger, "shut-out", 0, Scope::Message), Answer::Within);
+            ledger.commit();
+        }
+        let two_hours = Duration::from_secs(7200);
+        for _ in 0..2 {
+            let Answer::Exceeded(exceeded) = ask(&mut ledger, "shut-out", 0, Scope::Message) else {
+                panic!("two are all")
+            };
+            let retry_after = exceeded.retry_after.unwrap();
+            assert!(retry_after <= two_hours && retry_after > two_hours - Duration::from_secs(60), "{retry_after:?}");
+        }
+    }
+
+    #[test]
+    fn a_try_counts_whatever_became_of_it() {
+        let shared = own();
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        assert_eq!(ask(&mut ledger, "tries", 0, Scope::Attempt), Answer::Within);
+        ledger.roll_back();
+        assert_eq!(ask(&mut ledger, "tries", 0, Scope::Attempt), Answer::Within, "the same message is the same try");
+        ledger.release();
+        assert_eq!(ask(&mut ledger, "tries", 0, Scope::Attempt), Answer::Within);
+        drop(ledger);
+        let mut ledger = Ledger::new(shared);
+        assert!(matches!(ask(&mut ledger, "tries", 0, Scope::Attempt), Answer::Exceeded(_)));
     }
 }

@@ -56,8 +56,8 @@ impl Shared {
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> Arc<Self> {
         let counter = |counter: &crate::policy::Counter| {
-            let row = Row { rates: counter.rates.clone(), concurrent: counter.concurrent };
-            Counter { rows: vec![row], max_keys: MAX_KEYS }
+            let row = |row: &crate::policy::Row| Row { rates: row.rates.clone(), concurrent: row.concurrent };
+            Counter { rows: counter.rows.iter().map(row).collect(), max_keys: MAX_KEYS }
         };
         let counters: Vec<_> = policy.counters().iter().map(counter).collect();
         let counters = Counters::new(&counters, MAX_KEYS);

@@ -1,10 +1,14 @@
 //! What a limit counts, for whom, and when.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::condition::Failure;
 use super::condition::malformed_recipient;
 use super::condition::malformed_sender;
+use super::overrides::Overrides;
+use crate::config::Charge;
 use crate::config::KeyPart;
 use crate::config::Rate;
 use crate::config::Size;
@@ -13,6 +17,7 @@ use crate::facts::Exceeded;
 use crate::facts::Facts;
 use crate::facts::Hold;
 use crate::facts::Key;
+use crate::facts::Message;
 use crate::facts::Scope;
 use crate::facts::Stage;
 
@@ -21,25 +26,36 @@ use crate::facts::Stage;
 pub struct Counter {
     /// What is counted.
     pub measure: Measure,
-    /// The bounds for spans of time.
+    /// The bounds: first those of all, then one row for each override of the limit.
+    pub rows: Vec<Row>,
+    /// How long who is over one of them is shut out.
+    pub block_for: Option<Duration>,
+    /// The name of the rule it belongs to.
+    pub rule: String,
+}
+
+/// Bounds that hold together; without any, there is no limit.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    /// The bounds for spans of time. An amount of 0 forbids.
     pub rates: Vec<Rate>,
     /// The bound on what is held at once.
     pub concurrent: Option<u64>,
-    /// The name of the rule it belongs to.
-    pub rule: String,
 }
 
 impl Counter {
     /// The bound that was passed, for people: `100/hour`, `1 GiB/day`, `10 at once`.
     #[must_use]
     pub fn bound(&self, exceeded: &Exceeded) -> String {
-        match exceeded.rate.and_then(|index| self.rates.get(index)) {
+        let row = self.rows.get(exceeded.row);
+        match exceeded.rate.and_then(|index| row?.rates.get(index)) {
+            Some(rate) if rate.amount == 0 => "nothing at all".to_owned(),
             Some(rate) if self.measure == Measure::Bytes => {
                 let count = rate.to_string();
                 format!("{}{}", Size(rate.amount), count.trim_start_matches(|c: char| c.is_ascii_digit()))
             }
             Some(rate) => rate.to_string(),
-            None => format!("{} at once", self.concurrent.unwrap_or_default()),
+            None => format!("{} at once", row.and_then(|row| row.concurrent).unwrap_or_default()),
         }
     }
 }
@@ -96,11 +112,13 @@ impl Measure {
 }
 
 /// The part of a test that asks a counter.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Limit {
     pub(crate) counter: usize,
     pub(crate) measure: Measure,
     pub(crate) key: Vec<KeyPart>,
+    pub(crate) overrides: Option<Arc<Overrides>>,
+    pub(crate) charge: Charge,
 }
 
 impl Limit {
@@ -113,7 +131,12 @@ impl Limit {
             Measure::Messages => Amount::Total(1),
             Measure::Concurrent | Measure::Connections | Measure::Recipients => Amount::Add(1),
         };
-        Some(Hold { counter: self.counter, key: self.key(facts)?, amount, scope: self.measure.scope() })
+        let scope = match (self.measure.scope(), self.charge) {
+            (Scope::Message, Charge::Attempts) => Scope::Attempt,
+            (scope, Charge::Accepted | Charge::Attempts) => scope,
+        };
+        let row = self.overrides.as_ref().map_or(0, |overrides| overrides.row(&self.key, facts));
+        Some(Hold { counter: self.counter, row, key: self.key(facts)?, amount, scope })
     }
 
     /// Whether its key has an address that is malformed: each way to write it would have a budget of its own.
@@ -135,6 +158,11 @@ impl Limit {
         }
         Some(key)
     }
+}
+
+/// The message, if there is one already.
+pub(super) const fn message_of<'a>(facts: &Facts<'a>) -> Option<&'a Message> {
+    facts.message
 }
 
 /// The first stage at which a part of a key is known.
@@ -188,9 +216,13 @@ mod tests {
     use crate::facts::Connection;
     use crate::facts::Name;
 
+    fn limit(measure: Measure, key: Vec<KeyPart>) -> Limit {
+        Limit { counter: 0, measure, key, overrides: None, charge: Charge::Accepted }
+    }
+
     fn key(address: &str, v4: u8, v6: u8) -> Key {
         let connection = Connection { client: Some(address.parse().unwrap()), ..Connection::default() };
-        let limit = Limit { counter: 0, measure: Measure::Connections, key: vec![KeyPart::Client { v4, v6 }] };
+        let limit = limit(Measure::Connections, vec![KeyPart::Client { v4, v6 }]);
         limit.hold(&Facts { connection: &connection, message: None, recipient: None }).unwrap().key
     }
 
@@ -213,7 +245,7 @@ mod tests {
                 ..Connection::default()
             };
             let key = vec![KeyPart::Listener, KeyPart::Helo];
-            let limit = Limit { counter: 0, measure: Measure::Connections, key };
+            let limit = limit(Measure::Connections, key);
             limit.hold(&Facts { connection: &connection, message: None, recipient: None }).unwrap().key
         };
         assert_ne!(key("", b"x"), key("x", b""));
@@ -224,7 +256,7 @@ mod tests {
     fn a_limit_whose_key_is_missing_does_not_apply() {
         let connection = Connection::default();
         let facts = Facts { connection: &connection, message: None, recipient: None };
-        let limit = Limit { counter: 0, measure: Measure::Messages, key: vec![KeyPart::Login] };
+        let limit = limit(Measure::Messages, vec![KeyPart::Login]);
         assert_eq!(limit.hold(&facts), None);
     }
 }

@@ -208,6 +208,7 @@ mod tests {
     fn of_many_keys_in_one_session_the_oldest_of_the_same_counter_is_forgotten() {
         let mut session = SessionStanding::default();
         let hold = |counter, name: usize| Hold {
+            row: 0,
             counter,
             key: Key::from_slice(&name.to_be_bytes()),
             amount: Amount::Add(1),

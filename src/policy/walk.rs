@@ -89,7 +89,7 @@ impl Walk {
     /// Takes the answer to what was asked.
     pub fn answer(&mut self, query: Query, answer: Answer, session: &mut SessionStanding) {
         if let Query::Hold(hold) = &query
-            && hold.scope != crate::facts::Scope::Message
+            && !matches!(hold.scope, crate::facts::Scope::Attempt | crate::facts::Scope::Message)
         {
             session.remember(hold.clone(), answer);
         }

@@ -178,3 +178,53 @@ fn a_message_that_follows_another_finds_the_limit_as_that_one_left_it() {
         client.mail(SENDER).ok();
     });
 }
+
+#[test]
+fn an_override_frees_one_forbids_another_and_leaves_the_rest() {
+    let rules = "[lists.own.limits]\n\"free@example.net\" = \"unlimited\"\n\"example.org\" = 0\n\
+                 \"more@example.com\" = { messages = \"2/hour\" }\n\
+                 [[rule]]\nname = \"rate\"\nlimit = { key = \"sender\", messages = \"1/hour\", overrides = \"@own\" }\n";
+    let reached = |limit: &str| format!("452 4.3.1 Message rate limit of {limit} reached, try again later");
+    on_both(rules, |site| {
+        let mut client = site.client();
+        for _ in 0..3 {
+            client.delivers_from("<free@example.net>");
+        }
+        client.mail("<any@example.org>").is(&reached("nothing at all"));
+        for _ in 0..2 {
+            client.delivers_from("<more@example.com>");
+        }
+        client.mail("<more@example.com>").is(&reached("2/hour"));
+        client.delivers_from("<other@example.com>");
+        client.mail("<other@example.com>").is(&reached("1/hour"));
+    });
+}
+
+#[test]
+fn who_is_over_a_limit_is_shut_out_for_longer_than_its_window() {
+    let rules = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1/minute\", block_for = \"2h\" }\n\
+                 reply = \"452 4.3.1 Shut out for {retry_after}\"\n";
+    on_both(rules, |site| {
+        let mut client = site.client();
+        client.delivers();
+        client.mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
+        client.mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
+        client.quit();
+        site.client().mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
+    });
+}
+
+#[test]
+fn where_tries_are_charged_a_message_that_is_given_up_counts() {
+    let rules =
+        "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"2/hour\", charge = \"attempts\" }\n";
+    let exceeded = "452 4.3.1 Message rate limit of 2/hour reached, try again later";
+    on_both(rules, |site| {
+        let mut client = site.client();
+        client.mail(SENDER).ok();
+        client.rset();
+        client.mail(SENDER).ok();
+        client.quit();
+        site.client().mail(SENDER).is(exceeded);
+    });
+}

@@ -445,9 +445,10 @@ impl Ledger {
             Amount::Add(amount) => held + amount,
             Amount::Total(total) => total,
         };
-        let bound = self.policy.counters()[hold.counter].rates.iter().map(|rate| rate.amount).min().unwrap();
+        let bound = self.policy.counters()[hold.counter].rows[0].rates.iter().map(|rate| rate.amount).min().unwrap();
         if charged + wanted > bound {
             return Found::Exceeded(Exceeded {
+                row: 0,
                 rate: Some(0),
                 used: charged + held,
                 retry_after: None,

@@ -10,6 +10,7 @@ mod references;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Policy;
 use super::Rule;
@@ -18,6 +19,7 @@ use super::defaults::Case;
 use super::limit::Counter;
 use super::limit::Limit;
 use super::limit::Measure;
+use super::limit::Row;
 use super::lint;
 use super::lint::Known;
 use super::lint::Linter;
@@ -31,12 +33,15 @@ use super::plan::Refuse;
 use super::plan::Test;
 use crate::config;
 use crate::config::Action;
+use crate::config::Allowance;
+use crate::config::Allowances;
 use crate::config::At;
 use crate::config::Config;
 use crate::config::Diagnostic;
 use crate::config::Diagnostics;
 use crate::config::Mode;
 use crate::config::Notice;
+use crate::config::Rate;
 use crate::config::Template;
 use crate::facts::Fact;
 use crate::facts::Stage;
@@ -144,6 +149,9 @@ impl<'a> Compiler<'a> {
             let hint = "give it a `reply`, or leave the action out for the default one";
             self.diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
         }
+        if let Some(limit) = &rule.limit {
+            self.references.check_overrides(limit, self.diagnostics);
+        }
         if let (Some(at), false) = (&rule.at, matches!(rule.action, Action::Refuse(_))) {
             let message = "`at` says when a refusal is spoken; this rule refuses nothing";
             self.diagnostics.push(Diagnostic::error(at.place.clone(), message));
@@ -186,6 +194,8 @@ impl<'a> Compiler<'a> {
             counter: self.counter(rule, limit, measure),
             measure,
             key: limit.key.clone(),
+            overrides: limit.overrides.as_ref().and_then(|name| self.references.overrides(name)),
+            charge: limit.charge,
         });
         let test = |purpose, limit| Test {
             rule: index,
@@ -196,7 +206,7 @@ impl<'a> Compiler<'a> {
             purpose,
             size_bound: questions.size_bound(),
         };
-        let copy = || limit.as_ref().map(|limit| Limit { key: limit.key.clone(), ..*limit });
+        let copy = || limit.clone();
         let is_early = judged < Stage::Mail && answered >= Stage::Mail;
         if is_early && aspect.measure.is_some_and(Measure::is_of_connection) {
             self.early(judged, test(Purpose::Count, copy()));
@@ -375,9 +385,14 @@ impl<'a> Compiler<'a> {
     fn counter(&mut self, rule: &config::Rule, limit: &config::Limit, measure: Measure) -> usize {
         let before = self.counters.iter().position(|c| c.rule == rule.name.value && c.measure == measure);
         before.unwrap_or_else(|| {
-            let concurrent = limit.concurrent.filter(|_| measure == Measure::Concurrent);
-            let rates = rates(limit, measure).to_vec();
-            self.counters.push(Counter { measure, rates, concurrent, rule: rule.name.value.clone() });
+            let default = Row {
+                rates: rates(limit, measure).to_vec(),
+                concurrent: limit.concurrent.filter(|_| measure == Measure::Concurrent),
+            };
+            let own = limit.overrides.as_ref().map(|name| self.references.allowances(name)).unwrap_or_default();
+            let own = own.iter().map(|written| row(&default, &written.allowances, measure));
+            let rows = [default.clone()].into_iter().chain(own).collect();
+            self.counters.push(Counter { measure, rows, block_for: limit.block_for, rule: rule.name.value.clone() });
             self.counters.len() - 1
         })
     }
@@ -405,6 +420,28 @@ impl<'a> Compiler<'a> {
         }
     }
 }
+
+/// The bounds of an override for one measure; where it says nothing of it, those of all.
+fn row(default: &Row, own: &Allowances, measure: Measure) -> Row {
+    let allowance = match measure {
+        Measure::Bytes => &own.bytes,
+        Measure::Concurrent => &own.concurrent,
+        Measure::Connections => &own.connections,
+        Measure::Messages => &own.messages,
+        Measure::Recipients => &own.recipients,
+    };
+    match allowance {
+        None => default.clone(),
+        Some(Allowance::Unlimited) => Row::default(),
+        Some(Allowance::AtOnce(most)) => Row { rates: Vec::new(), concurrent: Some(*most) },
+        Some(Allowance::Nothing) if measure == Measure::Concurrent => Row { rates: Vec::new(), concurrent: Some(0) },
+        Some(Allowance::Nothing) => Row { rates: vec![Rate { amount: 0, per: A_DAY }], concurrent: None },
+        Some(Allowance::Rates(rates)) => Row { rates: rates.clone(), concurrent: None },
+    }
+}
+
+/// For how long nothing is allowed to those who may do nothing: it begins anew with every try.
+const A_DAY: Duration = Duration::from_secs(86_400);
 
 const fn action_name(action: &Action) -> &'static str {
     match action {

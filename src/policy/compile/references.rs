@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::config;
 use crate::config::At;
@@ -13,6 +14,7 @@ use crate::facts::Fact;
 use crate::policy::condition::Condition;
 use crate::policy::condition::Question;
 use crate::policy::list::List;
+use crate::policy::overrides::Overrides;
 
 /// What conditions refer to by number.
 pub(super) struct References<'a> {
@@ -23,13 +25,21 @@ pub(super) struct References<'a> {
     pub(super) paths: Vec<PathBuf>,
     /// Index and use of each named list.
     named: HashMap<&'a str, (usize, bool)>,
+    /// Those lists that limits named, made ready.
+    overrides: HashMap<usize, Arc<Overrides>>,
 }
 
 impl<'a> References<'a> {
     pub(super) fn new(config: &'a Config) -> Self {
         let mut named: HashMap<&str, (usize, bool)> = HashMap::new();
         named.extend(config.lists.iter().enumerate().map(|(index, list)| (list.name.value.as_str(), (index, false))));
-        Self { config, lists: config.lists.iter().map(List::new).collect(), paths: Vec::new(), named }
+        Self {
+            config,
+            lists: config.lists.iter().map(List::new).collect(),
+            paths: Vec::new(),
+            named,
+            overrides: HashMap::new(),
+        }
     }
 
     /// `when` and not `unless`, what is cheap first.
@@ -192,6 +202,55 @@ impl<'a> References<'a> {
             diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
         }
         Some(*index)
+    }
+
+    /// Marks the list of a limit as used, and reports what in it can never count.
+    pub(super) fn check_overrides(&mut self, limit: &config::Limit, diagnostics: &mut Diagnostics) {
+        let Some(name) = &limit.overrides else {
+            return;
+        };
+        let Some((index, used)) = self.named.get_mut(name.value.as_str()) else {
+            let message = format!("there is no list `{}`", name.value);
+            let hint = format!("define it: [lists.{}.limits]", name.value);
+            diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
+            return;
+        };
+        *used = true;
+        let Some(list) = self.config.lists.get(*index) else {
+            return;
+        };
+        if list.limits.is_empty() {
+            let message = format!("list `{}` has no limits, which `overrides` needs", name.value);
+            let hint = format!(
+                "add [lists.{}.limits], with entries such as \"alice@example.com\" = \"unlimited\"",
+                name.value
+            );
+            diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
+        }
+        let by_client = limit.key.iter().any(|part| matches!(part, config::KeyPart::Client { .. }));
+        let by_client_only = limit.key.iter().all(|part| matches!(part, config::KeyPart::Client { .. }));
+        for entry in &list.limits {
+            let is_network = config::parse_network(&entry.key.value).is_ok();
+            if (is_network && !by_client) || (!is_network && by_client_only) {
+                let message = format!("\"{}\" is nobody's key in the limit that names this list", entry.key.value);
+                let hint = if is_network { "its key has no client" } else { "its key is the client's address" };
+                diagnostics.push(Diagnostic::warning(entry.key.place.clone(), message).hint(hint));
+            }
+        }
+    }
+
+    /// What stands in the list of a limit.
+    pub(super) fn allowances(&self, name: &At<String>) -> &'a [config::Override] {
+        let index = self.named.get(name.value.as_str()).map(|(index, _)| *index);
+        index.and_then(|index| self.config.lists.get(index)).map(|list| list.limits.as_slice()).unwrap_or_default()
+    }
+
+    /// The list of a limit, made ready once.
+    pub(super) fn overrides(&mut self, name: &At<String>) -> Option<Arc<Overrides>> {
+        let (index, _) = *self.named.get(name.value.as_str())?;
+        let written = self.allowances(name);
+        let ready = self.overrides.entry(index).or_insert_with(|| Arc::new(Overrides::new(written)));
+        Some(Arc::clone(ready))
     }
 
     pub(super) fn report_unused_lists(&self, diagnostics: &mut Diagnostics) {
