@@ -15,6 +15,8 @@ pub enum Notice {
     DigitsFirst,
     /// A line that has to be folded.
     FoldedText,
+    /// A limit that strangers can use up for somebody else.
+    ForgedSender,
     /// Anything but 530 where a login or encryption is missing.
     Login,
     /// 5.2.2, mailbox full, for a message that is too large.
@@ -45,13 +47,14 @@ pub enum Notice {
 
 impl Notice {
     /// Every kind, by name.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::At452,
         Self::At503,
         Self::At552,
         Self::DeadAddress,
         Self::DigitsFirst,
         Self::FoldedText,
+        Self::ForgedSender,
         Self::Login,
         Self::MailboxFull,
         Self::MilterDown,
@@ -77,6 +80,7 @@ impl Notice {
             Self::DeadAddress => "dead-address",
             Self::DigitsFirst => "digits-first",
             Self::FoldedText => "folded-text",
+            Self::ForgedSender => "forged-sender",
             Self::Login => "login-needs-530",
             Self::MailboxFull => "mailbox-full-for-size",
             Self::MilterDown => "milter-down",
@@ -109,6 +113,9 @@ impl Notice {
                 "a line of the text begins with a variable that may begin with digits. People and programs take them for a code"
             }
             Self::FoldedText => "a line of the text is longer than 240 characters. It is folded at a blank",
+            Self::ForgedSender => {
+                "a limit for each sender that holds for clients without a login, too. Strangers can use up the budget of anybody whose address they write"
+            }
             Self::Login => {
                 "anything but 530 where only a login or encryption is missing. Mail programs ask for a password after 530 alone"
             }

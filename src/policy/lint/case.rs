@@ -8,6 +8,7 @@ use crate::config::Action;
 use crate::config::At;
 use crate::config::Comparison;
 use crate::config::Condition;
+use crate::config::KeyPart;
 use crate::config::Notice;
 use crate::config::Operator;
 use crate::config::Question;
@@ -139,6 +140,7 @@ pub(super) fn check_demands(rule: &config::Rule, linter: &mut Linter<'_>) {
     if let Some(unless) = &rule.unless {
         collect_needed(unless, false, &mut needed);
     }
+    check_forged_sender(rule, &needed, linter);
     // Somebody in particular: then it was agreed upon, or is about him.
     if needed.iter().any(|(question, positive)| *positive && names_somebody(&question.value)) {
         return;
@@ -183,6 +185,36 @@ const fn names_somebody(question: &Question) -> bool {
         | Question::Recipients(_)
         | Question::Size(_)
         | Question::Tls(_) => false,
+    }
+}
+
+/// A budget of senders that everybody can spend.
+fn check_forged_sender(rule: &config::Rule, needed: &[Asked<'_>], linter: &mut Linter<'_>) {
+    let Some(limit) = &rule.limit else {
+        return;
+    };
+    let by_sender = limit.key.iter().any(|part| matches!(part, KeyPart::Sender | KeyPart::SenderDomain));
+    let by_client = limit.key.iter().any(|part| matches!(part, KeyPart::Client { .. } | KeyPart::Login));
+    let is_known = |(question, positive): &Asked<'_>| match &question.value {
+        Question::Authenticated(authenticated) => authenticated == positive,
+        Question::Client(_) | Question::ClientName(_) | Question::Login(_) => *positive,
+        Question::DiskFree { .. }
+        | Question::Helo(_)
+        | Question::Listener(_)
+        | Question::OverQuota(_)
+        | Question::Port(_)
+        | Question::Recipient(_)
+        | Question::Recipients(_)
+        | Question::Sender(_)
+        | Question::SenderDomain(_)
+        | Question::SenderLoginMismatch(_)
+        | Question::Size(_)
+        | Question::Tls(_) => false,
+    };
+    if by_sender && !by_client && !needed.iter().any(is_known) {
+        let message = "strangers can use up what is meant for a sender: without a login anybody may write any address";
+        let hint = "add when.authenticated = true, or key the limit by client and sender";
+        linter.notice(Notice::ForgedSender, limit.place.clone(), message, hint);
     }
 }
 
