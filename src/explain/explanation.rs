@@ -10,6 +10,12 @@ use super::Origins;
 use super::Part;
 use super::Speaker;
 use super::Typed;
+use super::advice::Advice;
+use super::advice::for_class;
+use super::advice::is_vague;
+use super::digits;
+use super::digits::Digit;
+use super::visible::visible;
 use crate::codes;
 use crate::codes::Basic;
 use crate::codes::Claim;
@@ -18,7 +24,6 @@ use crate::codes::EnhancedCode;
 use crate::codes::Kind;
 use crate::codes::KnownText;
 use crate::codes::Registration;
-use crate::codes::Suppress;
 
 /// The width of the text, as wide as most terminals are.
 pub(super) const WIDTH: usize = 100;
@@ -40,7 +45,7 @@ pub struct Explanation {
     /// The registered meaning first, then those of vendors.
     enhanced: Vec<&'static Enhanced>,
     /// What its digits say, where nobody defined the whole: digit or number, and its meaning.
-    digits: Vec<(String, String)>,
+    digits: Vec<Digit>,
     /// The rules whose text it has.
     rules: Vec<String>,
     claims: Vec<&'static Claim>,
@@ -71,9 +76,9 @@ impl Explanation {
         let shown = shown(found.code, found.enhanced);
         let mut digits = Vec::new();
         if let (Some(code), None) = (found.code, basic) {
-            digits.extend(digits_of_basic(code));
+            digits.extend(digits::of_basic(code));
         }
-        digits.extend(unregistered.into_iter().flat_map(numbers_of));
+        digits.extend(unregistered.into_iter().flat_map(digits::of_enhanced));
         Self {
             known: codes::known_text(&shown, &found.text),
             code: shown,
@@ -89,16 +94,18 @@ impl Explanation {
 
     fn of_part(part: Part) -> Self {
         let (code, enhanced, digits, about) = match part {
-            Part::Class(digit) => (format!("{digit}yz"), Vec::new(), vec![class(digit)], format!("{digit}yz")),
-            Part::SecondDigit(digit) => (format!("x{digit}z"), Vec::new(), vec![second(digit)], format!("x{digit}z")),
+            Part::Class(digit) => (format!("{digit}yz"), Vec::new(), vec![digits::class(digit)], format!("{digit}yz")),
+            Part::SecondDigit(digit) => {
+                (format!("x{digit}z"), Vec::new(), vec![digits::second(digit)], format!("x{digit}z"))
+            }
             Part::Detail { subject, detail } => {
                 let code = format!("X.{subject}.{detail}");
                 let entries = codes::all_enhanced().iter().filter(|entry| entry.code == code).collect();
-                (code.clone(), entries, vec![subject_of(subject)], code)
+                (code.clone(), entries, vec![digits::subject(subject)], code)
             }
             Part::Subject { class: of_class, subject } => {
                 let written = of_class.map_or_else(|| "X".to_owned(), |class| class.to_string());
-                let digits = of_class.map(class).into_iter().chain([subject_of(subject)]).collect();
+                let digits = of_class.map(digits::class).into_iter().chain([digits::subject(subject)]).collect();
                 (format!("{written}.{subject}.Z"), Vec::new(), digits, format!("X.{subject}"))
             }
         };
@@ -285,105 +292,8 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Where both codes are known, the enhanced one says more, unless it says that nothing is known.
-struct Advice {
-    causes: &'static [&'static str],
-    receiver: Option<&'static str>,
-    sender: Option<&'static str>,
-    suppress: Option<Suppress>,
-}
-
-impl Advice {
-    const NONE: Self = Self { causes: &[], receiver: None, sender: None, suppress: None };
-
-    fn lines(&self, class: Option<u16>, line: &mut impl FnMut(&str, &str)) {
-        let causes = self.causes.iter().map(|cause| for_class(cause, class));
-        causes.filter(|cause| !cause.is_empty()).for_each(|cause| line("cause", &cause));
-        if let Some(receiver) = self.receiver {
-            line("you said it", &for_class(receiver, class));
-        }
-        if let Some(sender) = self.sender {
-            line("you got it", &for_class(sender, class));
-        }
-        if let Some(suppress) = self.suppress.and_then(Suppress::advice) {
-            line("address", suppress);
-        }
-    }
-
-    fn of(basic: Option<&'static Basic>, enhanced: Option<&'static Enhanced>) -> Self {
-        match (basic, enhanced) {
-            (Some(basic), None) => Self::of_basic(basic),
-            (Some(basic), Some(enhanced)) if is_vague(enhanced) => Self::of_basic(basic),
-            (_, Some(enhanced)) => Self {
-                causes: enhanced.causes,
-                receiver: Some(enhanced.receiver),
-                sender: Some(enhanced.sender),
-                suppress: Some(enhanced.suppress),
-            },
-            (None, None) => Self::NONE,
-        }
-    }
-
-    const fn of_basic(basic: &Basic) -> Self {
-        Self {
-            causes: basic.causes,
-            receiver: Some(basic.receiver),
-            sender: Some(basic.sender),
-            suppress: Some(basic.suppress),
-        }
-    }
-}
-
-/// A text that a stranger wrote, as it can be shown on a terminal: control characters and those that turn the direction of
-/// writing are spelt out.
-#[must_use]
-pub fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_hidden(c) { shown.extend(c.escape_unicode()) } else { shown.push(c) }
-    }
-    shown
-}
-
-/// Whether a terminal obeys it instead of showing it.
-#[must_use]
-pub fn is_hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// What of a text of the catalogue holds for this class. `4: ` and `5: ` begin what holds for one of them, ` | ` ends it.
-#[must_use]
-pub fn for_class(text: &str, class: Option<u16>) -> String {
-    let mut of = None;
-    let mut words: Vec<&str> = Vec::new();
-    for word in text.split(' ') {
-        of = match word {
-            "4:" => Some(4),
-            "5:" => Some(5),
-            "|" => None,
-            _ => {
-                if of.is_none() || class.is_none() || of == class {
-                    words.push(word);
-                }
-                continue;
-            }
-        };
-        match (of, class) {
-            (Some(4), None) => words.push("4yz:"),
-            (Some(_), None) => words.push("5yz:"),
-            _ => {}
-        }
-    }
-    words.join(" ")
-}
-
 /// Says nothing beyond the class.
 const UNDEFINED: &str = "X.0.0";
-
-/// Whether an enhanced code says no more than what it is about.
-fn is_vague(enhanced: &Enhanced) -> bool {
-    enhanced.code.ends_with(".0")
-}
 
 /// `550 5.7.1`, or the one that is there.
 pub(super) fn shown(code: Option<u16>, enhanced: Option<EnhancedCode>) -> String {
@@ -457,34 +367,6 @@ fn claims(found: &Found, basic: Option<&Basic>) -> Vec<&'static Claim> {
         }
     }
     claims
-}
-
-fn digits_of_basic(code: u16) -> Vec<(String, String)> {
-    let third = (format!("..{}", code % 10), "no standard defines this code".to_owned());
-    vec![class(code / 100), second(code / 10 % 10), third]
-}
-
-fn numbers_of(code: EnhancedCode) -> Vec<(String, String)> {
-    let detail = (format!(". . {}", code.detail), "not in IANA's registry".to_owned());
-    vec![class(code.class), subject_of(code.subject), detail]
-}
-
-fn class(digit: u16) -> (String, String) {
-    let meaning = codes::class(digit).map_or_else(
-        || "no such class in SMTP".to_owned(),
-        |class| format!("{}: {} The sending side: {}", class.name, class.meaning, class.sender),
-    );
-    (format!("{digit}.."), meaning)
-}
-
-fn second(digit: u16) -> (String, String) {
-    let meaning = codes::second_digit(digit).map(|second| format!("{}: {}", second.name, second.meaning));
-    (format!(".{digit}."), meaning.unwrap_or_default())
-}
-
-fn subject_of(number: u16) -> (String, String) {
-    let meaning = codes::subject(number).map(|subject| format!("{}: {}", subject.name, subject.meaning));
-    (format!(". {number} ."), meaning.unwrap_or_else(|| "no such subject: RFC 3463 §3 has 0 to 7".to_owned()))
 }
 
 fn of_vendor(enhanced: &Enhanced) -> String {

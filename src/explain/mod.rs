@@ -3,6 +3,8 @@
 //! [`typed()`] reads a code by itself, [`Scanner`] finds the replies in a text; an [`Explanation`] says what one of them means
 //! and what to do, a [`Summary`] how often each stands in a log. Reads no files.
 
+mod advice;
+mod digits;
 mod explanation;
 mod found;
 mod message;
@@ -10,11 +12,10 @@ mod origin;
 mod scan;
 mod summary;
 mod typed;
+mod visible;
 
+pub use advice::for_class;
 pub use explanation::Explanation;
-pub use explanation::for_class;
-pub use explanation::is_hidden;
-pub use explanation::visible;
 pub use found::Found;
 pub use found::Speaker;
 pub use message::is_message;
@@ -26,3 +27,5 @@ pub use typed::Part;
 pub use typed::Typed;
 pub use typed::is_port;
 pub use typed::typed;
+pub use visible::is_hidden;
+pub use visible::visible;
