@@ -428,7 +428,7 @@ fn unescaped(text: &str) -> Result<Vec<u8>, String> {
 
 // What is asked
 
-/// `hold RULE/MEASURE KEY add|total N message|connection|instant|attempt [row N]`, `disk PATH`.
+/// `hold RULE/MEASURE KEY add|total N message|connection|instant|attempt|refused [row N]`, `disk PATH`.
 fn shown_query(policy: &Policy, query: &Query) -> String {
     match query {
         Query::DiskFree(number) => format!("disk {}", policy.path(*number).unwrap().display()),
@@ -443,6 +443,7 @@ fn shown_query(policy: &Policy, query: &Query) -> String {
                 Scope::Connection => "connection",
                 Scope::Instant => "instant",
                 Scope::Message => "message",
+                Scope::Refused => "refused",
             };
             let row = if *row == 0 { String::new() } else { format!(" row {row}") };
             format!("hold {}/{} {} {amount} {scope}{row}", counter.rule, counter.measure.name(), shown_key(key))

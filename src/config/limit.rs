@@ -47,6 +47,8 @@ pub enum Charge {
     Accepted,
     /// What was tried, and for which there was room.
     Attempts,
+    /// What was refused or given up.
+    Refused,
 }
 
 impl Charge {
@@ -56,6 +58,7 @@ impl Charge {
         match self {
             Self::Accepted => "accepted",
             Self::Attempts => "attempts",
+            Self::Refused => "refused",
         }
     }
 }
@@ -226,7 +229,7 @@ fn block(node: Node, diagnostics: &mut Diagnostics) -> Option<Duration> {
 }
 
 fn charge(node: Node, diagnostics: &mut Diagnostics) -> Option<Charge> {
-    let choices = [Charge::Accepted, Charge::Attempts].map(|charge| (charge.name(), charge));
+    let choices = [Charge::Accepted, Charge::Attempts, Charge::Refused].map(|charge| (charge.name(), charge));
     node.choice(&choices, diagnostics).map(|charge| charge.value)
 }
 

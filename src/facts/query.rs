@@ -54,6 +54,8 @@ pub enum Scope {
     Instant,
     /// Until the message ends: charged if it was accepted, given back if not.
     Message,
+    /// Only asked for now; charged if the message, or the recipient, is refused or given up.
+    Refused,
 }
 
 /// What came back.

@@ -24,6 +24,10 @@ pub struct Ledger {
     message: BTreeMap<(usize, Key), u64>,
     /// The counters that charge tries.
     attempts: BTreeSet<usize>,
+    /// What the message is charged if it is refused or given up.
+    refusals: BTreeMap<(usize, Key), u64>,
+    /// What the recipient of the current command is charged if it is refused.
+    recipient_refusals: Vec<Held>,
     /// What of it was added for the current command.
     command: Vec<Held>,
     /// In the order in which it came.
@@ -46,6 +50,8 @@ impl Ledger {
             shared,
             message: BTreeMap::new(),
             attempts: BTreeSet::new(),
+            refusals: BTreeMap::new(),
+            recipient_refusals: Vec::new(),
             command: Vec::new(),
             connection: Vec::new(),
         }
@@ -57,6 +63,7 @@ impl Ledger {
 
     pub(super) fn mark(&mut self) {
         self.command.clear();
+        self.recipient_refusals.clear();
     }
 
     /// Reserves, if there is room under every bound; else nothing.
@@ -75,6 +82,9 @@ impl Ledger {
         if amount == 0 {
             return Answer::Within;
         }
+        if hold.scope == Scope::Refused && self.refusals.contains_key(&(hold.counter, hold.key.clone())) {
+            return Answer::Within;
+        }
         let now = self.shared.clock.now();
         if let Err(exceeded) = self.shared.counters.hold(now, hold.counter, hold.row, &hold.key, amount) {
             return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
@@ -83,6 +93,10 @@ impl Ledger {
         match hold.scope {
             Scope::Instant => self.shared.counters.commit(now, hold.counter, &hold.key, amount),
             Scope::Connection => self.connect(held),
+            Scope::Refused => {
+                self.shared.counters.release(hold.counter, &hold.key, amount);
+                self.may_be_refused(hold.amount, held);
+            }
             Scope::Attempt | Scope::Message => {
                 if hold.scope == Scope::Attempt {
                     self.attempts.insert(held.counter);
@@ -94,8 +108,17 @@ impl Ledger {
         Answer::Within
     }
 
+    /// What is charged if it comes to a refusal: of the message, or of the recipient of this command.
+    fn may_be_refused(&mut self, amount: Amount, held: Held) {
+        match amount {
+            Amount::Add(_) => self.recipient_refusals.push(held),
+            Amount::Total(_) => _ = self.refusals.insert((held.counter, held.key), held.amount),
+        }
+    }
+
     /// The message was accepted: what it holds is charged now.
     pub(super) fn commit(&mut self) {
+        self.refusals.clear();
         let now = self.shared.clock.now();
         for ((counter, key), amount) in std::mem::take(&mut self.message) {
             self.shared.counters.commit(now, counter, &key, amount);
@@ -106,6 +129,9 @@ impl Ledger {
     /// The message is over: what it holds is given back, or charged where tries are.
     pub(super) fn release(&mut self) {
         let now = self.shared.clock.now();
+        for ((counter, key), amount) in std::mem::take(&mut self.refusals) {
+            self.shared.counters.commit(now, counter, &key, amount);
+        }
         for ((counter, key), amount) in std::mem::take(&mut self.message) {
             if self.attempts.contains(&counter) {
                 self.shared.counters.commit(now, counter, &key, amount);
@@ -118,6 +144,9 @@ impl Ledger {
 
     /// The command was refused: what was held for it alone is given back, unless it was the try that counts.
     pub(super) fn roll_back(&mut self) {
+        for refused in std::mem::take(&mut self.recipient_refusals) {
+            self.shared.counters.commit(self.shared.clock.now(), refused.counter, &refused.key, refused.amount);
+        }
         for held in std::mem::take(&mut self.command) {
             if !self.attempts.contains(&held.counter) {
                 self.give_back(held.counter, &held.key, held.amount);
@@ -345,6 +374,9 @@ mod tests {
         [[rule]]
         name = "tries"
         limit = { key = "login", messages = "2/hour", recipients = "9/hour", charge = "attempts" }
+        [[rule]]
+        name = "refusals"
+        limit = { key = "login", messages = "2/hour", charge = "refused" }
     "#;
 
     fn own() -> Arc<Shared> {
@@ -404,5 +436,21 @@ mod tests {
         drop(ledger);
         let mut ledger = Ledger::new(shared);
         assert!(matches!(ask(&mut ledger, "tries", 0, Scope::Attempt), Answer::Exceeded(_)));
+    }
+
+    #[test]
+    fn where_refusals_are_charged_what_is_accepted_costs_nothing() {
+        let shared = own();
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        for _ in 0..5 {
+            assert_eq!(ask(&mut ledger, "refusals", 0, Scope::Refused), Answer::Within);
+            ledger.commit();
+        }
+        for _ in 0..2 {
+            assert_eq!(ask(&mut ledger, "refusals", 0, Scope::Refused), Answer::Within);
+            assert_eq!(ask(&mut ledger, "refusals", 0, Scope::Refused), Answer::Within, "judged again");
+            ledger.release();
+        }
+        assert!(matches!(ask(&mut ledger, "refusals", 0, Scope::Refused), Answer::Exceeded(_)));
     }
 }

@@ -133,7 +133,8 @@ impl Limit {
         };
         let scope = match (self.measure.scope(), self.charge) {
             (Scope::Message, Charge::Attempts) => Scope::Attempt,
-            (scope, Charge::Accepted | Charge::Attempts) => scope,
+            (Scope::Message, Charge::Refused) => Scope::Refused,
+            (scope, Charge::Accepted | Charge::Attempts | Charge::Refused) => scope,
         };
         let row = self.overrides.as_ref().map_or(0, |overrides| overrides.row(&self.key, facts));
         Some(Hold { counter: self.counter, row, key: self.key(facts)?, amount, scope })

@@ -89,7 +89,10 @@ impl Walk {
     /// Takes the answer to what was asked.
     pub fn answer(&mut self, query: Query, answer: Answer, session: &mut SessionStanding) {
         if let Query::Hold(hold) = &query
-            && !matches!(hold.scope, crate::facts::Scope::Attempt | crate::facts::Scope::Message)
+            && !matches!(
+                hold.scope,
+                crate::facts::Scope::Attempt | crate::facts::Scope::Message | crate::facts::Scope::Refused
+            )
         {
             session.remember(hold.clone(), answer);
         }

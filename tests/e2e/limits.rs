@@ -233,3 +233,26 @@ fn where_tries_are_charged_a_message_that_is_given_up_counts() {
         site.client().mail(SENDER).is(exceeded);
     });
 }
+
+#[test]
+fn where_refusals_are_charged_only_who_is_refused_runs_out_of_room() {
+    let rules = "[[rule]]\nname = \"refused-too-often\"\nlimit = { key = \"client\", messages = \"2/hour\", recipients = \"3/hour\", \
+                 charge = \"refused\" }\n[[rule]]\nname = \"blocked\"\nwhen.sender = \"spam@example.net\"\n\
+                 [[rule]]\nname = \"unknown\"\nwhen.recipient = \"nobody@example.test\"\n";
+    on_both(rules, |site| {
+        let mut client = site.client();
+        for _ in 0..4 {
+            client.delivers();
+        }
+        client.mail("<spam@example.net>").starts("550 5.7.1 ");
+        client.mail(SENDER).ok();
+        for _ in 0..3 {
+            client.rcpt("<nobody@example.test>").starts("550 5.7.1 ");
+        }
+        client.rcpt(RECIPIENT).is("450 4.7.1 Recipient rate limit of 3/hour reached, try again later");
+        client.rset();
+        client.quit();
+        let mut client = site.client();
+        client.mail(SENDER).is("452 4.3.1 Message rate limit of 2/hour reached, try again later");
+    });
+}

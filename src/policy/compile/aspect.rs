@@ -103,7 +103,11 @@ pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
     let parts: Vec<String> = limit.key.iter().map(|part| key_name(*part)).collect();
     let key = if parts.is_empty() { "in all".to_owned() } else { format!("for each {}", parts.join(" and ")) };
     let own = limit.overrides.as_ref().map(|name| format!(", but for @{}", name.value)).unwrap_or_default();
-    let tries = if limit.charge == config::Charge::Attempts { ", tries counted" } else { "" };
+    let tries = match limit.charge {
+        config::Charge::Accepted => "",
+        config::Charge::Attempts => ", tries counted",
+        config::Charge::Refused => ", refused ones counted",
+    };
     let block = limit.block_for.map(|time| format!(", then none for {}", config::Span(time))).unwrap_or_default();
     format!("{} {key}{own}{tries}{block}", bounds.join(" and "))
 }
