@@ -7,6 +7,7 @@
 
 mod daemon;
 mod metrics;
+mod milter;
 mod mta;
 mod smtp;
 mod tempdir;
@@ -20,6 +21,7 @@ use std::time::Instant;
 pub(crate) use daemon::Daemon;
 pub(crate) use daemon::postward;
 pub(crate) use metrics::Metrics;
+pub(crate) use milter::Milter;
 pub(crate) use mta::Instance;
 pub(crate) use mta::Mta;
 pub(crate) use mta::Queued;
