@@ -16,6 +16,7 @@ use postward::config::Config;
 use postward::config::Source;
 use postward::explain::Scanner;
 use postward::facts::Answer;
+use postward::facts::Bound;
 use postward::facts::Exceeded;
 use postward::facts::Query;
 use postward::policy::Policy;
@@ -294,7 +295,11 @@ impl Player {
 fn answer(query: &Query, choice: u8) -> Answer {
     let exceeded = Exceeded {
         row: 0,
-        rate: (choice & 4 == 0).then_some(usize::from(choice >> 6)),
+        bound: match choice & 12 {
+            0 | 8 => Bound::Rate(usize::from(choice >> 6)),
+            4 => Bound::Concurrent,
+            _ => Bound::Block,
+        },
         used: u64::from(choice),
         retry_after: (choice & 8 == 0).then_some(Duration::from_millis(u64::from(choice) << choice.min(40))),
         retry_at: None,

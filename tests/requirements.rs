@@ -22,6 +22,8 @@ use postward::config::Config;
 use postward::config::Source;
 use postward::facts::Amount;
 use postward::facts::Answer;
+use postward::facts::Bound;
+use postward::facts::Exceeded;
 use postward::facts::Query;
 use postward::policy::Policy;
 use postward::server::Server;
@@ -181,13 +183,9 @@ fn within(query: &Query) -> Answer {
 fn nothing_left(query: &Query) -> Answer {
     match query {
         Query::DiskFree(_) => Answer::Bytes(0),
-        Query::Hold(_) => Answer::Exceeded(postward::facts::Exceeded {
-            row: 0,
-            rate: None,
-            used: 1,
-            retry_after: None,
-            retry_at: None,
-        }),
+        Query::Hold(_) => {
+            Answer::Exceeded(Exceeded { row: 0, bound: Bound::Concurrent, used: 1, retry_after: None, retry_at: None })
+        }
     }
 }
 

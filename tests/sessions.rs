@@ -33,6 +33,7 @@ use postward::config::Size;
 use postward::config::Span;
 use postward::facts::Amount;
 use postward::facts::Answer;
+use postward::facts::Bound;
 use postward::facts::Exceeded;
 use postward::facts::Hold;
 use postward::facts::Query;
@@ -482,7 +483,13 @@ fn parse_answer(text: &str) -> Option<Answer> {
         ["failed"] => Some(Answer::Failed),
         ["exceeded", "at-once", "used", used] => {
             let used = used.parse().ok()?;
-            Some(Answer::Exceeded(Exceeded { row: 0, rate: None, used, retry_after: None, retry_at: None }))
+            Some(Answer::Exceeded(Exceeded {
+                row: 0,
+                bound: Bound::Concurrent,
+                used,
+                retry_after: None,
+                retry_at: None,
+            }))
         }
         ["exceeded", "rate", rate, "used", used, ref retry @ ..] => {
             let retry_after = match retry {
@@ -491,8 +498,8 @@ fn parse_answer(text: &str) -> Option<Answer> {
                 _ => return None,
             };
             let retry_at = retry_after.map(|after| SystemTime::UNIX_EPOCH + NOW + after);
-            let (rate, used) = (Some(rate.parse().ok()?), used.parse().ok()?);
-            Some(Answer::Exceeded(Exceeded { row: 0, rate, used, retry_after, retry_at }))
+            let (bound, used) = (Bound::Rate(rate.parse().ok()?), used.parse().ok()?);
+            Some(Answer::Exceeded(Exceeded { row: 0, bound, used, retry_after, retry_at }))
         }
         _ => None,
     }

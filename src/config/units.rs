@@ -78,6 +78,15 @@ const TIME_UNITS: [(&str, u64); 21] = [
     ("weeks", 604_800_000),
 ];
 
+impl Span {
+    /// Rounded up, so that whoever waits so long finds room: to seconds, past ten minutes to minutes.
+    #[must_use]
+    pub fn rounded_up(duration: Duration) -> Self {
+        let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+        Self(Duration::from_secs(if seconds > 600 { seconds.div_ceil(60) * 60 } else { seconds.max(1) }))
+    }
+}
+
 impl FromStr for Span {
     type Err = UnitError;
 

@@ -13,6 +13,7 @@ pub use address::Name;
 pub use decision_id::DecisionId;
 pub use query::Amount;
 pub use query::Answer;
+pub use query::Bound;
 pub use query::Exceeded;
 pub use query::Hold;
 pub use query::Key;

@@ -71,14 +71,25 @@ pub enum Answer {
     Within,
 }
 
+/// What of a counter said no.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Bound {
+    /// The key is blocked, by an operator or because it was over the limit; nothing was judged.
+    Block,
+    /// The bound on what is held at once.
+    Concurrent,
+    /// One of the counter's rates.
+    Rate(usize),
+}
+
 /// How a counter said no.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Exceeded {
     /// Which of the counter's rows of bounds.
     pub row: usize,
-    /// Which of the row's rates; `None` for the bound on what is held at once.
-    pub rate: Option<usize>,
-    /// What is charged inside the window and reserved.
+    /// What said no; of rates, one of the row's.
+    pub bound: Bound,
+    /// What is charged inside the window and reserved; nothing for a block.
     pub used: u64,
     /// When the amount would fit if nothing else happened; `None` if it never will by waiting alone.
     pub retry_after: Option<Duration>,

@@ -9,8 +9,10 @@ use super::Clock;
 use super::Shared;
 use super::limits;
 use super::limits::By;
+use super::operate::ends_after;
 use crate::facts::Amount;
 use crate::facts::Answer;
+use crate::facts::Bound;
 use crate::facts::Exceeded;
 use crate::facts::Hold;
 use crate::facts::Key;
@@ -209,17 +211,13 @@ impl Drop for Ledger {
 }
 
 fn told(exceeded: limits::Exceeded, row: usize) -> Exceeded {
-    let rate = match exceeded.by {
-        By::Block(_) | By::Concurrent => None,
-        By::Rate(index) => Some(index),
+    let (bound, retry_after) = match exceeded.by {
+        By::Block(block) => (Bound::Block, ends_after(block)),
+        By::Concurrent => (Bound::Concurrent, exceeded.retry_after),
+        By::Rate(index) => (Bound::Rate(index), exceeded.retry_after),
     };
-    Exceeded {
-        row,
-        rate,
-        used: exceeded.used,
-        retry_after: exceeded.retry_after,
-        retry_at: exceeded.retry_after.and_then(|after| Clock::time_of_day().checked_add(after)),
-    }
+    let retry_at = retry_after.and_then(|after| Clock::time_of_day().checked_add(after));
+    Exceeded { row, bound, used: exceeded.used, retry_after, retry_at }
 }
 
 #[cfg(test)]

@@ -7,9 +7,13 @@ mod disk;
 mod ledger;
 #[allow(dead_code, unused_imports, reason = "commands, snapshots and overrides, which call the rest, come next")]
 mod limits;
+mod operate;
 
 pub use disk::unusable_path;
 pub use ledger::Ledger;
+pub(crate) use limits::Cursor;
+pub(crate) use limits::View;
+pub(crate) use operate::ends_after;
 
 use std::sync::Arc;
 use std::time::Duration;

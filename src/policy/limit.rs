@@ -1,18 +1,19 @@
 //! What a limit counts, for whom, and when.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::condition::Failure;
 use super::condition::malformed_recipient;
 use super::condition::malformed_sender;
+use super::key::push_network;
 use super::overrides::Overrides;
 use crate::config::Charge;
 use crate::config::KeyPart;
 use crate::config::Rate;
 use crate::config::Size;
 use crate::facts::Amount;
+use crate::facts::Bound;
 use crate::facts::Exceeded;
 use crate::facts::Facts;
 use crate::facts::Hold;
@@ -30,6 +31,8 @@ pub struct Counter {
     pub rows: Vec<Row>,
     /// How long who is over one of them is shut out.
     pub block_for: Option<Duration>,
+    /// Whose count: the parts of its keys; none: one for all.
+    pub key: Vec<KeyPart>,
     /// The name of the rule it belongs to.
     pub rule: String,
 }
@@ -44,19 +47,33 @@ pub struct Row {
 }
 
 impl Counter {
-    /// The bound that was passed, for people: `100/hour`, `1 GiB/day`, `10 at once`.
+    /// The bound that was passed, for people: `100/hour`, `1 GiB/day`, `10 at once`, `blocked until 2026-11-21T10:20:00Z`.
     #[must_use]
     pub fn bound(&self, exceeded: &Exceeded) -> String {
         let row = self.rows.get(exceeded.row);
-        match exceeded.rate.and_then(|index| row?.rates.get(index)) {
-            Some(rate) if rate.amount == 0 => "nothing at all".to_owned(),
-            Some(rate) if self.measure == Measure::Bytes => {
-                let count = rate.to_string();
-                format!("{}{}", Size(rate.amount), count.trim_start_matches(|c: char| c.is_ascii_digit()))
+        match exceeded.bound {
+            Bound::Block => match exceeded.retry_at {
+                Some(end) => format!("blocked until {}", humantime::format_rfc3339_seconds(end)),
+                None => "blocked".to_owned(),
+            },
+            Bound::Concurrent => format!("{} at once", row.and_then(|row| row.concurrent).unwrap_or_default()),
+            Bound::Rate(index) => {
+                row.and_then(|row| row.rates.get(index)).map(|rate| self.rate(rate)).unwrap_or_default()
             }
-            Some(rate) => rate.to_string(),
-            None => format!("{} at once", row.and_then(|row| row.concurrent).unwrap_or_default()),
         }
+    }
+
+    /// One of its rates, for people.
+    #[must_use]
+    pub fn rate(&self, rate: &Rate) -> String {
+        let count = rate.to_string();
+        if rate.amount == 0 {
+            return "nothing at all".to_owned();
+        }
+        if self.measure != Measure::Bytes {
+            return count;
+        }
+        format!("{}{}", Size(rate.amount), count.trim_start_matches(|c: char| c.is_ascii_digit()))
     }
 }
 
@@ -194,21 +211,6 @@ fn push(key: &mut Key, part: KeyPart, facts: &Facts<'_>) -> Option<()> {
     };
     key.extend_from_slice(text.as_bytes());
     Some(())
-}
-
-fn push_network(key: &mut Key, address: IpAddr, v4: u8, v6: u8) {
-    match address {
-        IpAddr::V4(address) => {
-            key.push(4);
-            let mask = u32::MAX.checked_shl(32 - u32::from(v4)).unwrap_or_default();
-            key.extend_from_slice(&(u32::from(address) & mask).to_be_bytes());
-        }
-        IpAddr::V6(address) => {
-            key.push(6);
-            let mask = u128::MAX.checked_shl(128 - u32::from(v6)).unwrap_or_default();
-            key.extend_from_slice(&(u128::from(address) & mask).to_be_bytes());
-        }
-    }
 }
 
 #[cfg(test)]

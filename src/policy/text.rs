@@ -1,7 +1,6 @@
 //! Texts filled in: what a client sent is reduced to printable ASCII and bounded before it enters one.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::limit::Counter;
 use super::list::Hit;
@@ -12,6 +11,7 @@ use crate::config::Size;
 use crate::config::Span;
 use crate::config::Template;
 use crate::config::Variable;
+use crate::facts::Bound;
 use crate::facts::DecisionId;
 use crate::facts::Exceeded;
 use crate::facts::Facts;
@@ -57,8 +57,11 @@ impl Subject<'_> {
     /// What made the rule hold, for logs: the list and its entry, or the limit that was passed.
     pub(crate) fn detail(&self) -> Option<String> {
         if let Some((counter, exceeded)) = self.exceeded {
-            let measure = counter.measure.name();
-            return Some(format!("{measure} {} used {}", counter.bound(&exceeded), exceeded.used));
+            let (measure, bound) = (counter.measure.name(), counter.bound(&exceeded));
+            return Some(match exceeded.bound {
+                Bound::Block => format!("{measure} {bound}"),
+                Bound::Concurrent | Bound::Rate(_) => format!("{measure} {bound} used {}", exceeded.used),
+            });
         }
         let hit = self.hit?;
         let list = self.lists.get(hit.list)?;
@@ -91,7 +94,9 @@ impl Subject<'_> {
             Variable::Limit => return push_shown(text, self.bound()),
             Variable::Port => return push_shown(text, connection.port),
             Variable::Recipients => return push_shown(text, recipient.map(|recipient| recipient.position)),
-            Variable::RetryAfter => return push_shown(text, exceeded.and_then(|e| e.retry_after).map(rounded)),
+            Variable::RetryAfter => {
+                return push_shown(text, exceeded.and_then(|e| e.retry_after).map(Span::rounded_up));
+            }
             Variable::RetryAt => {
                 let at = exceeded.and_then(|exceeded| exceeded.retry_at);
                 return push_shown(text, at.map(humantime::format_rfc3339_seconds));
@@ -117,14 +122,10 @@ fn push_shown(text: &mut String, value: Option<impl std::fmt::Display>) {
     }
 }
 
-/// Rounded up, so that whoever waits so long finds room: to seconds, past ten minutes to minutes.
-fn rounded(duration: Duration) -> Span {
-    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    Span(Duration::from_secs(if seconds > 600 { seconds.div_ceil(60) * 60 } else { seconds.max(1) }))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::facts::Connection;
     use crate::facts::Name;
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn waiting_is_rounded_up() {
-        let shown = |ms| rounded(Duration::from_millis(ms)).to_string();
+        let shown = |ms| Span::rounded_up(Duration::from_millis(ms)).to_string();
         assert_eq!(shown(1), "1 second");
         assert_eq!(shown(59_001), "1 minute");
         assert_eq!(shown(601_000), "11 minutes");

@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use postward::config;
 use postward::facts::Amount;
 use postward::facts::Answer as Found;
+use postward::facts::Bound;
 use postward::facts::Exceeded;
 use postward::facts::Hold;
 use postward::facts::Query;
@@ -449,7 +450,7 @@ impl Ledger {
         if charged + wanted > bound {
             return Found::Exceeded(Exceeded {
                 row: 0,
-                rate: Some(0),
+                bound: Bound::Rate(0),
                 used: charged + held,
                 retry_after: None,
                 retry_at: None,

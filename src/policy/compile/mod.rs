@@ -392,7 +392,8 @@ impl<'a> Compiler<'a> {
             let own = limit.overrides.as_ref().map(|name| self.references.allowances(name)).unwrap_or_default();
             let own = own.iter().map(|written| row(&default, &written.allowances, measure));
             let rows = [default.clone()].into_iter().chain(own).collect();
-            self.counters.push(Counter { measure, rows, block_for: limit.block_for, rule: rule.name.value.clone() });
+            let (key, rule) = (limit.key.clone(), rule.name.value.clone());
+            self.counters.push(Counter { measure, rows, block_for: limit.block_for, key, rule });
             self.counters.len() - 1
         })
     }

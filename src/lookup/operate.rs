@@ -1,0 +1,70 @@
+//! What operators see of the limits and do to them, by the policy's number of a counter.
+
+use std::time::Duration;
+use std::time::SystemTime;
+
+use super::Clock;
+use super::Shared;
+use super::limits::Block;
+use super::limits::Cursor;
+use super::limits::Stats;
+use super::limits::View;
+
+impl Shared {
+    /// How many keys of a counter there are, and in which state.
+    pub(crate) fn limit_stats(&self, counter: usize) -> Stats {
+        self.counters.stats(counter)
+    }
+
+    /// Notices a part of what time has done to limits that nobody asks, so that it is not counted any more.
+    pub(crate) fn sweep_limits(&self) {
+        self.counters.sweep(self.clock.now(), SWEPT);
+    }
+
+    /// The next keys of a counter, in no order: `most`, or less at the end.
+    pub(crate) fn list_limits(&self, counter: usize, cursor: &mut Cursor, most: usize) -> Vec<View> {
+        self.counters.list(self.clock.now(), counter, cursor, most)
+    }
+
+    /// The keys of a counter with the most charged and held. Looks at every key.
+    pub(crate) fn top_limits(&self, counter: usize, most: usize) -> Vec<View> {
+        self.counters.top(self.clock.now(), counter, most)
+    }
+
+    /// One key, unless nothing is known of it.
+    pub(crate) fn show_limit(&self, counter: usize, key: &[u8]) -> Option<View> {
+        self.counters.show(self.clock.now(), counter, key)
+    }
+
+    /// Forgets what a key was charged; whether there was anything.
+    pub(crate) fn reset_limit(&self, counter: usize, key: &[u8]) -> bool {
+        self.counters.reset(self.clock.now(), counter, key)
+    }
+
+    /// Blocks a key for so long, or until it is unblocked; never for less than it is blocked already.
+    pub(crate) fn block_limit(&self, counter: usize, key: &[u8], span: Option<Duration>) {
+        let now = self.clock.now();
+        self.counters.block(now, counter, key, now.saturating_add(span.unwrap_or(Duration::MAX)));
+    }
+
+    /// Ends a block; whether there was one.
+    pub(crate) fn unblock_limit(&self, counter: usize, key: &[u8]) -> bool {
+        self.counters.unblock(self.clock.now(), counter, key)
+    }
+
+    /// The time of day that is so far off.
+    pub(crate) fn time_in(left: Duration) -> Option<SystemTime> {
+        Clock::time_of_day().checked_add(left)
+    }
+}
+
+/// For how long a block goes on; `None`: until somebody ends it.
+pub(crate) fn ends_after(block: Block) -> Option<Duration> {
+    Some(block.left).filter(|left| *left < FOR_EVER)
+}
+
+/// A block that is longer has no end; whoever sets one sets less.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// How many keys are swept for one look at all: a few milliseconds.
+const SWEPT: usize = 10_000;
