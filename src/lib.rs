@@ -21,7 +21,7 @@
 //! - [`explain`]: finds the replies in a text or log, and says what they mean and which rule said them.
 //! - [`lookup`]: answers questions: counters of limits, free disk space. Holds what a message has reserved.
 //! - [`metrics`]: counts decisions, for Prometheus.
-//! - [`server`]: listeners, tasks, time-outs, shutdown, HTTP: everything that waits.
+//! - [`server`]: listeners, tasks, time-outs, shutdown, HTTP, the control socket: everything that waits.
 //!
 //! The program (`main.rs`, `command`) adds arguments, signals, the log and exit codes.
 //!

@@ -54,6 +54,36 @@ pub struct Metrics {
     internal_errors: IntCounter,
     limit_keys: IntGauge,
     limit_evictions: IntCounter,
+    /// By the policy's number of a counter.
+    limit_keys_limited: Vec<IntGauge>,
+    limit_keys_blocked: Vec<IntGauge>,
+    /// By [`LimitChange`].
+    limit_changes: Vec<(LimitChange, IntCounter)>,
+}
+
+/// What an operator did to a key of a limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LimitChange {
+    /// Nothing passes.
+    Block,
+    /// What was counted is forgotten.
+    Reset,
+    /// A block has ended.
+    Unblock,
+}
+
+impl LimitChange {
+    const ALL: [Self; 3] = [Self::Block, Self::Reset, Self::Unblock];
+
+    /// As metrics, the log and the control socket have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Block => "block",
+            Self::Reset => "reset",
+            Self::Unblock => "unblock",
+        }
+    }
 }
 
 impl Metrics {
@@ -88,7 +118,16 @@ impl Metrics {
                 .buckets(STAGE_BUCKETS.to_vec()),
             &["stage"],
         )?;
-        for collector in [&replies, &matches, &messages, &recipients] {
+        let changes = IntCounterVec::new(
+            Opts::new("postward_limit_changes_total", "Changes of limits' keys by operators"),
+            &["change"],
+        )?;
+        let limited = by_counter("postward_limit_keys_limited", "Keys of limits that have no room left")?;
+        let blocked = by_counter("postward_limit_keys_blocked", "Keys of limits that are blocked")?;
+        for gauges in [&limited, &blocked] {
+            registry.register(Box::new(gauges.clone()))?;
+        }
+        for collector in [&replies, &matches, &messages, &recipients, &changes] {
             registry.register(Box::new(collector.clone()))?;
         }
         registry.register(Box::new(durations.clone()))?;
@@ -117,6 +156,9 @@ impl Metrics {
                 "postward_limit_evictions_total",
                 "Keys of limits that were forgotten early, for want of room",
             )?,
+            limit_keys_limited: gauges(&limited, &policy),
+            limit_keys_blocked: gauges(&blocked, &policy),
+            limit_changes: LimitChange::ALL.map(|change| (change, changes.with_label_values(&[change.name()]))).into(),
             matches: (0..policy.rules().len()).map(|rule| rule_counter(&matches, &policy, rule)).collect(),
             messages: MessageEnd::ALL.map(|end| (end, messages.with_label_values(&[end.name()]))).into(),
             recipients: RecipientEnd::ALL.map(|end| (end, recipients.with_label_values(&[end.name()]))).into(),
@@ -191,6 +233,22 @@ impl Metrics {
         self.limit_evictions.inc_by(evictions.saturating_sub(self.limit_evictions.get()));
     }
 
+    /// How many keys of a counter have no room, and how many are blocked.
+    pub fn limit_states(&self, counter: usize, limited: usize, blocked: usize) {
+        for (gauges, keys) in [(&self.limit_keys_limited, limited), (&self.limit_keys_blocked, blocked)] {
+            if let Some(gauge) = gauges.get(counter) {
+                gauge.set(i64::try_from(keys).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    /// An operator changed a key of a limit.
+    pub fn limit_changed(&self, change: LimitChange) {
+        if let Some((_, counter)) = self.limit_changes.iter().find(|(known, _)| *known == change) {
+            counter.inc();
+        }
+    }
+
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
@@ -253,6 +311,15 @@ fn reply_labels(stage: Stage, status: Status, mode: Mode) -> [String; 4] {
 fn rule_counter(matches: &IntCounterVec, policy: &Policy, index: usize) -> IntCounter {
     let action = policy.rules().get(index).map_or("", |rule| rule.action);
     matches.with_label_values(&[policy.rule_name(index), action, policy.mode_of(index).name()])
+}
+
+fn by_counter(name: &str, help: &str) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(name, help), &["rule", "measure"])
+}
+
+fn gauges(gauges: &IntGaugeVec, policy: &Policy) -> Vec<IntGauge> {
+    let counters = policy.counters().iter();
+    counters.map(|counter| gauges.with_label_values(&[counter.rule.as_str(), counter.measure.name()])).collect()
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {

@@ -105,6 +105,9 @@ fn announce(server: &Server, path: Option<&Path>) {
     if let Some(address) = server.http_address() {
         tracing::info!("metrics on http://{address}/metrics");
     }
+    if let Some(endpoint) = server.control() {
+        tracing::info!("control socket {endpoint}");
+    }
     if path.is_none() {
         let lines: String = server.endpoints().map(|endpoint| paste_lines(&endpoint)).collect();
         let text = format!("\nNo configuration at {DEFAULT_PATH}: running the built-in one.\n{lines}");

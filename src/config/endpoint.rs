@@ -47,7 +47,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// `sun_path` has 108 octets, the last one zero (unix(7)).
-const LONGEST_PATH: usize = 107;
+pub(super) const LONGEST_PATH: usize = 107;
 
 /// Why a text is not an endpoint.
 #[derive(Clone, Debug, Eq, PartialEq)]

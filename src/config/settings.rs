@@ -1,5 +1,6 @@
 //! `[server]`, `[http]`, `[log]` and `[policy]`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::At;
@@ -10,6 +11,7 @@ use super::document::Fields;
 use super::document::Node;
 use super::document::Value;
 use super::endpoint::Endpoint;
+use super::endpoint::LONGEST_PATH;
 use super::rule;
 use super::rule::MODES;
 use super::rule::Mode;
@@ -25,6 +27,10 @@ pub struct Server {
     pub socket_mode: u32,
     /// Group of unix sockets.
     pub socket_group: Option<At<String>>,
+    /// The unix socket on which administrators see and operate the limits.
+    pub control: Option<At<PathBuf>>,
+    /// Group of the control socket.
+    pub control_group: Option<At<String>>,
     /// How many MTA connections at once.
     pub max_sessions: usize,
     /// How long one command may take, look-ups included.
@@ -40,6 +46,8 @@ impl Default for Server {
             listen: vec![At { value, place: Place::default() }],
             socket_mode: 0o660,
             socket_group: None,
+            control: None,
+            control_group: None,
             max_sessions: 10_000,
             deadline: Duration::from_secs(5),
             on_error: OnError::Defer,
@@ -96,8 +104,10 @@ impl Default for PolicySettings {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 9] = [
+pub(super) const KEYS: [(&str, &str); 11] = [
     ("answer_at", "[policy]"),
+    ("control", "[server]"),
+    ("control_group", "[server]"),
     ("deadline", "[server]"),
     ("format", "[log]"),
     ("listen", "[server] or [http]"),
@@ -124,6 +134,9 @@ pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
         server.socket_mode = socket_mode(&mode, diagnostics).unwrap_or(server.socket_mode);
     }
     server.socket_group = fields.take("socket_group").and_then(|node| node.string("the name of a group", diagnostics));
+    server.control = fields.take("control").and_then(|node| control(node, &server.listen, diagnostics));
+    server.control_group =
+        fields.take("control_group").and_then(|node| node.string("the name of a group", diagnostics));
     if let Some(count) = fields.take("max_sessions").and_then(|node| node.count(diagnostics)) {
         server.max_sessions = usize::try_from(count).unwrap_or(usize::MAX);
     }
@@ -163,6 +176,25 @@ fn endpoints(node: Node, diagnostics: &mut Diagnostics) -> Vec<At<Endpoint>> {
         endpoints.push(endpoint);
     }
     endpoints
+}
+
+/// The path of a socket that is none of those for MTAs.
+fn control(node: Node, listen: &[At<Endpoint>], diagnostics: &mut Diagnostics) -> Option<At<PathBuf>> {
+    let At { value, place } = node.string("a path such as \"/run/postward/control.sock\"", diagnostics)?;
+    match format!("unix:{value}").parse::<Endpoint>() {
+        Ok(endpoint) if listen.iter().all(|listen| listen.value != endpoint) => {
+            return Some(At { value: value.into(), place });
+        }
+        Ok(_) => {
+            let message = "the control socket cannot be one that MTAs connect to";
+            diagnostics.push(Diagnostic::error(place, message.to_owned()));
+        }
+        Err(_) => {
+            let message = format!("expected a path that starts with / and has at most {LONGEST_PATH} characters");
+            diagnostics.push(Diagnostic::error(place, format!("{message}, found \"{value}\"")));
+        }
+    }
+    None
 }
 
 fn socket_mode(mode: &At<String>, diagnostics: &mut Diagnostics) -> Option<u32> {

@@ -97,7 +97,7 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Byte
     }
     match request.uri().path() {
         "/metrics" => {
-            context.metrics.limits(context.lookups.limit_keys(), context.lookups.limit_evictions());
+            count_limits(context);
             match context.metrics.encode() {
                 Ok(text) => response(StatusCode::OK, PROMETHEUS, text),
                 Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
@@ -109,6 +109,16 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Byte
         }
         "/readyz" => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
         _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),
+    }
+}
+
+fn count_limits(context: &Context) {
+    let Context { policy, metrics, lookups, .. } = context;
+    lookups.sweep_limits();
+    metrics.limits(lookups.limit_keys(), lookups.limit_evictions());
+    for counter in 0..policy.counters().len() {
+        let stats = lookups.limit_stats(counter);
+        metrics.limit_states(counter, stats.limited, stats.blocked);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Opening the sockets on which MTAs reach us.
+//! Opening the sockets on which MTAs and administrators reach us.
 
 use std::fmt;
 use std::fs;
@@ -14,10 +14,16 @@ use tokio::net::TcpListener;
 use tokio::net::UnixListener;
 
 use super::socket::Socket;
+use crate::config::At;
 use crate::config::Endpoint;
 use crate::config::Server;
 
-/// A socket that MTAs connect to.
+/// The keys of the configuration that errors name.
+pub(super) const SOCKET_GROUP: &str = "server.socket_group";
+pub(super) const CONTROL_GROUP: &str = "server.control_group";
+const CONTROL: &str = "server.control";
+
+/// A socket that MTAs, or administrators, connect to.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Kind,
@@ -46,17 +52,28 @@ impl Listener {
     pub(super) async fn bind(endpoint: &Endpoint, server: &Server) -> Result<Self, BindError> {
         match endpoint {
             Endpoint::Inet { host, port } => {
-                let error = |error| BindError::Listen { endpoint: endpoint.clone(), error };
+                let error = |error| BindError::Listen { key: "server.listen", endpoint: endpoint.clone(), error };
                 let socket = TcpListener::bind((host.as_str(), *port)).await.map_err(error)?;
                 let address = socket.local_addr().map_err(error)?;
                 let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
                 Ok(Self { socket: Kind::Tcp(socket), endpoint, file: None })
             }
             Endpoint::Unix(path) => {
-                let socket = bind_unix(path, server)?;
-                Ok(Self { socket: Kind::Unix(socket), endpoint: endpoint.clone(), file: SocketFile::find(path).ok() })
+                Self::bind_unix(path, server.socket_mode, server.socket_group.as_ref(), "server.listen")
             }
         }
+    }
+
+    /// Opens the control socket: for the daemon's own user and, if there is one, a group of administrators.
+    pub(super) fn bind_control(path: &Path, group: Option<&At<String>>) -> Result<Self, BindError> {
+        let mode = if group.is_some() { 0o660 } else { 0o600 };
+        Self::bind_unix(path, mode, group, CONTROL)
+    }
+
+    fn bind_unix(path: &Path, mode: u32, group: Option<&At<String>>, key: &'static str) -> Result<Self, BindError> {
+        let socket = bind_unix(path, mode, group, key)?;
+        let endpoint = Endpoint::Unix(path.to_owned());
+        Ok(Self { socket: Kind::Unix(socket), endpoint, file: SocketFile::find(path).ok() })
     }
 
     /// The next connection, and what to call its other end in logs.
@@ -137,15 +154,15 @@ fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
     Ok(Listener { socket: Kind::Unix(UnixListener::from_std(socket)?), endpoint: Endpoint::Unix(path), file: None })
 }
 
-fn bind_unix(path: &Path, server: &Server) -> Result<UnixListener, BindError> {
-    let endpoint = || Endpoint::Unix(path.to_owned());
-    let group = match &server.socket_group {
-        Some(name) => Some(group(&name.value)?),
+fn bind_unix(path: &Path, mode: u32, group: Option<&At<String>>, key: &'static str) -> Result<UnixListener, BindError> {
+    let group = match group {
+        Some(name) => Some(self::group(&name.value, if key == CONTROL { CONTROL_GROUP } else { SOCKET_GROUP })?),
         None => None,
     };
-    clear(path)?;
-    let listener = UnixListener::bind(path).map_err(|error| BindError::Listen { endpoint: endpoint(), error })?;
-    if let Err(error) = permit(path, group, server.socket_mode) {
+    let endpoint = || Endpoint::Unix(path.to_owned());
+    clear(path, key)?;
+    let listener = UnixListener::bind(path).map_err(|error| BindError::Listen { key, endpoint: endpoint(), error })?;
+    if let Err(error) = permit(path, group, mode) {
         _ = fs::remove_file(path);
         return Err(BindError::Permissions { path: path.to_owned(), error });
     }
@@ -160,27 +177,27 @@ fn permit(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-pub(super) fn group(name: &str) -> Result<u32, BindError> {
+pub(super) fn group(name: &str, key: &'static str) -> Result<u32, BindError> {
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) => Err(BindError::Group { name: name.to_owned(), error: None }),
-        Err(error) => Err(BindError::Group { name: name.to_owned(), error: Some(error.into()) }),
+        Ok(None) => Err(BindError::Group { key, name: name.to_owned(), error: None }),
+        Err(error) => Err(BindError::Group { key, name: name.to_owned(), error: Some(error.into()) }),
     }
 }
 
 /// Removes a socket that nobody listens on.
-fn clear(path: &Path) -> Result<(), BindError> {
+fn clear(path: &Path, key: &'static str) -> Result<(), BindError> {
+    let listen = |error| BindError::Listen { key, endpoint: Endpoint::Unix(path.to_owned()), error };
     let Ok(found) = fs::symlink_metadata(path) else {
         return Ok(());
     };
     if !found.file_type().is_socket() {
-        return Err(BindError::NotASocket { path: path.to_owned() });
+        return Err(BindError::NotASocket { key, path: path.to_owned() });
     }
     match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(BindError::InUse { path: path.to_owned() }),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|error| BindError::Listen { endpoint: Endpoint::Unix(path.to_owned()), error }),
-        Err(error) => Err(BindError::Listen { endpoint: Endpoint::Unix(path.to_owned()), error }),
+        Ok(_) => Err(BindError::InUse { key, path: path.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path).map_err(listen),
+        Err(error) => Err(listen(error)),
     }
 }
 
@@ -196,6 +213,8 @@ pub enum BindError {
     },
     /// There is no such group, or nobody can say.
     Group {
+        /// The key of the configuration.
+        key: &'static str,
         /// What the configuration calls it.
         name: String,
         /// Why nobody can say.
@@ -210,6 +229,8 @@ pub enum BindError {
     },
     /// Another program listens there.
     InUse {
+        /// The key of the configuration.
+        key: &'static str,
         /// The socket.
         path: PathBuf,
     },
@@ -222,6 +243,8 @@ pub enum BindError {
     },
     /// The endpoint cannot be opened.
     Listen {
+        /// The key of the configuration.
+        key: &'static str,
         /// Which.
         endpoint: Endpoint,
         /// Why.
@@ -231,6 +254,8 @@ pub enum BindError {
     Metrics(prometheus::Error),
     /// Something else has that name.
     NotASocket {
+        /// The key of the configuration.
+        key: &'static str,
         /// The path.
         path: PathBuf,
     },
@@ -249,27 +274,23 @@ impl fmt::Display for BindError {
             Self::DiskFree { path, error } => {
                 write!(f, "disk_free: cannot ask for the free space of {}: {error}", path.display())
             }
-            Self::Group { name, error: None } => {
-                write!(f, "server.socket_group: there is no group `{name}` on this system")
+            Self::Group { key, name, error: None } => {
+                write!(f, "{key}: there is no group `{name}` on this system")
             }
-            Self::Group { name, error: Some(error) } => {
-                write!(f, "server.socket_group: cannot look up group `{name}`: {error}")
+            Self::Group { key, name, error: Some(error) } => {
+                write!(f, "{key}: cannot look up group `{name}`: {error}")
             }
             Self::Http { address, error } => write!(f, "http.listen: cannot listen on {address}: {error}"),
-            Self::InUse { path } => {
-                write!(f, "server.listen: another program listens on unix:{}; stop it first", path.display())
+            Self::InUse { key, path } => {
+                write!(f, "{key}: another program listens on unix:{}; stop it first", path.display())
             }
             Self::Inherited { number, error } => {
                 write!(f, "socket {number} from the service manager is no listening stream socket: {error}")
             }
-            Self::Listen { endpoint, error } => write!(f, "server.listen: cannot listen on {endpoint}: {error}"),
+            Self::Listen { key, endpoint, error } => write!(f, "{key}: cannot listen on {endpoint}: {error}"),
             Self::Metrics(error) => write!(f, "cannot set up metrics: {error}"),
-            Self::NotASocket { path } => {
-                write!(
-                    f,
-                    "server.listen: {} exists and is not a socket; remove it or choose another path",
-                    path.display()
-                )
+            Self::NotASocket { key, path } => {
+                write!(f, "{key}: {} exists and is not a socket; remove it or choose another path", path.display())
             }
             Self::Permissions { path, error } => {
                 let hint = "to give a socket to a group, the daemon must be in it";

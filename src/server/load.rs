@@ -64,10 +64,16 @@ pub fn check(path: Option<&Path>) -> Result<Loaded, (PathBuf, io::Error)> {
 }
 
 fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
-    if let Some(name) = &config.server.socket_group
-        && let Err(error) = listener::group(&name.value)
-    {
-        diagnostics.push(Diagnostic::warning(name.place.clone(), error.to_string()));
+    let groups = [
+        (&config.server.socket_group, listener::SOCKET_GROUP),
+        (&config.server.control_group, listener::CONTROL_GROUP),
+    ];
+    for (group, key) in groups {
+        if let Some(name) = group
+            && let Err(error) = listener::group(&name.value, key)
+        {
+            diagnostics.push(Diagnostic::warning(name.place.clone(), error.to_string()));
+        }
     }
     let mut warn = |question: &At<Question>, _| {
         let Question::DiskFree { path, .. } = &question.value else {

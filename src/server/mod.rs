@@ -5,12 +5,14 @@
 //! are waited for.
 
 mod connection;
+mod control;
 mod http;
 mod journal;
 mod listener;
 mod load;
 mod socket;
 
+pub use control::VERSION as CONTROL_VERSION;
 pub use listener::BindError;
 pub use load::Loaded;
 pub use load::check;
@@ -57,6 +59,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 pub struct Server {
     listeners: Vec<Listener>,
     http: Option<http::Http>,
+    control: Option<control::Control>,
     context: Arc<Context>,
 }
 
@@ -97,7 +100,11 @@ impl Server {
             Some(listen) => Some(http::Http::bind(&listen.value).await?),
             None => None,
         };
-        Ok(Self { listeners, http, context: Arc::new(context) })
+        let control = match &config.server.control {
+            Some(path) => Some(control::Control::bind(&path.value, config.server.control_group.as_ref())?),
+            None => None,
+        };
+        Ok(Self { listeners, http, control, context: Arc::new(context) })
     }
 
     /// Where MTAs reach us, in Postfix's spelling: the ports as they really are.
@@ -111,28 +118,37 @@ impl Server {
         self.http.as_ref().map(http::Http::address)
     }
 
+    /// Where administrators reach us.
+    #[must_use]
+    pub fn control(&self) -> Option<String> {
+        self.control.as_ref().map(ToString::to_string)
+    }
+
     /// Serves until `stop` is done; then no connection is taken any more, and open transactions have 30 seconds to end.
     /// False if it stopped of itself, because a listener was lost to a bug.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
-        let Self { listeners, http, context } = self;
+        let Self { listeners, http, control, context } = self;
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept(listener, Arc::clone(&context)));
         }
-        let mut serving_http = JoinSet::new();
+        let mut serving_others = JoinSet::new();
         if let Some(http) = http {
-            serving_http.spawn(http.serve(Arc::clone(&context)));
+            serving_others.spawn(http.serve(Arc::clone(&context)));
+        }
+        if let Some(control) = control {
+            serving_others.spawn(control.serve(Arc::clone(&context)));
         }
         let stopped = tokio::select! {
             () = stop => true,
             Some(ended) = accepting.join_next() => lost(ended),
-            Some(ended) = serving_http.join_next() => lost(ended),
+            Some(ended) = serving_others.join_next() => lost(ended),
         };
         context.stop();
         while let Some(ended) = accepting.join_next().await {
             report(ended);
         }
-        serving_http.shutdown().await;
+        serving_others.shutdown().await;
         stopped
     }
 }

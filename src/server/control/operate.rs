@@ -1,0 +1,212 @@
+//! What is asked, done. Reads and changes the limits; whatever changes is logged with who did it, and counted.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use nix::unistd::Uid;
+use nix::unistd::User;
+
+use super::answer;
+use super::answer::Refusal;
+use super::request::Command;
+use super::request::Request;
+use crate::facts::Key;
+use crate::lookup::Cursor;
+use crate::metrics::LimitChange;
+use crate::policy::Counter;
+use crate::policy::Policy;
+use crate::server::Context;
+
+/// Does what does not need many answers one after the other; gives the whole answer.
+pub(super) fn perform(request: &Request, context: &Context, uid: u32) -> String {
+    let operator = Operator { context, uid, rule: request.rule.as_deref() };
+    let answer = match &request.command {
+        Command::Block { key, span } => operator.block(key, *span),
+        Command::List { .. } => Ok(Vec::new()),
+        Command::Reset { key } => operator.reset(key),
+        Command::Show { key } => operator.show(key),
+        Command::Top { most } => operator.top(*most),
+        Command::Unblock { key } => operator.unblock(key),
+    };
+    match answer {
+        Ok(lines) => lines.concat() + &answer::done(lines.len()),
+        Err(refusal) => refusal.line(),
+    }
+}
+
+/// A walk over all keys of some counters.
+#[derive(Debug)]
+pub(super) struct Listing {
+    counters: Range<usize>,
+    rule: Option<String>,
+    limited: bool,
+    cursor: Cursor,
+    listed: usize,
+}
+
+impl Listing {
+    pub(super) fn new(policy: &Policy, rule: Option<&str>, limited: bool) -> Result<Self, Refusal> {
+        chosen(policy, rule)?;
+        let counters = 0..policy.counters().len();
+        Ok(Self { counters, rule: rule.map(str::to_owned), limited, cursor: Cursor::default(), listed: 0 })
+    }
+
+    /// The next lines, and what is left to list.
+    pub(super) fn more(mut self, context: &Context) -> (String, Option<Self>) {
+        let Some(counter) = context.policy.counters().get(self.counters.start).filter(|_| !self.counters.is_empty())
+        else {
+            return (answer::done(self.listed), None);
+        };
+        let is_meant = self.rule.as_ref().is_none_or(|rule| counter.rule == *rule);
+        let mut lines = String::new();
+        let mut is_last = true;
+        if is_meant {
+            let views = context.lookups.list_limits(self.counters.start, &mut self.cursor, AT_ONCE);
+            is_last = views.len() < AT_ONCE;
+            let told =
+                views.iter().filter(|view| !self.limited || view.retry_after.is_some() || view.blocked.is_some());
+            for view in told {
+                lines.push_str(&answer::limit(counter, view));
+                self.listed += 1;
+            }
+        }
+        if is_last {
+            self.counters.start += 1;
+            self.cursor = Cursor::default();
+        }
+        (lines, Some(self))
+    }
+}
+
+/// Who asks, and about which rule.
+struct Operator<'a> {
+    context: &'a Context,
+    uid: u32,
+    rule: Option<&'a str>,
+}
+
+impl Operator<'_> {
+    fn top(&self, most: usize) -> Result<Vec<String>, Refusal> {
+        let mut lines = Vec::new();
+        for (number, counter) in chosen(&self.context.policy, self.rule)? {
+            let views = self.context.lookups.top_limits(number, most);
+            lines.extend(views.iter().map(|view| answer::limit(counter, view)));
+        }
+        Ok(lines)
+    }
+
+    fn show(&self, text: &str) -> Result<Vec<String>, Refusal> {
+        let mut lines = Vec::new();
+        for (number, counter, key) in self.keys(text)? {
+            let view = self.context.lookups.show_limit(number, &key);
+            lines.extend(view.map(|view| answer::limit(counter, &view)));
+        }
+        if lines.is_empty() { Err(Refusal::unknown(format!("no limit knows {text}"))) } else { Ok(lines) }
+    }
+
+    fn reset(&self, text: &str) -> Result<Vec<String>, Refusal> {
+        let lookups = &self.context.lookups;
+        let lines = self.change(text, LimitChange::Reset, None, |number, key| lookups.reset_limit(number, key))?;
+        if lines.is_empty() { Err(Refusal::unknown(format!("nothing is counted for {text}"))) } else { Ok(lines) }
+    }
+
+    /// A key that no limit knows may be blocked beforehand; so one that many rules could have needs the name of one.
+    fn block(&self, text: &str, span: Option<Duration>) -> Result<Vec<String>, Refusal> {
+        let keys = self.keys(text)?;
+        let rules = rules(keys.iter().map(|(_, counter, _)| *counter));
+        if rules.len() > 1 {
+            return Err(Refusal::rule(format!("{} have such keys; choose one (--rule)", rules.join(", "))));
+        }
+        self.change(text, LimitChange::Block, span, |number, key| {
+            self.context.lookups.block_limit(number, key, span);
+            true
+        })
+    }
+
+    fn unblock(&self, text: &str) -> Result<Vec<String>, Refusal> {
+        let lookups = &self.context.lookups;
+        let lines = self.change(text, LimitChange::Unblock, None, |number, key| lookups.unblock_limit(number, key))?;
+        if lines.is_empty() { Err(Refusal::unknown(format!("{text} is not blocked"))) } else { Ok(lines) }
+    }
+
+    /// Changes a key in each limit that has such keys; `work` says whether there was anything to do.
+    fn change(
+        &self,
+        text: &str,
+        change: LimitChange,
+        span: Option<Duration>,
+        work: impl Fn(usize, &[u8]) -> bool,
+    ) -> Result<Vec<String>, Refusal> {
+        let user = User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.name);
+        let mut lines = Vec::new();
+        for (number, counter, key) in self.keys(text)? {
+            let before = self.context.lookups.show_limit(number, &key);
+            if !work(number, &key) {
+                continue;
+            }
+            let row = before.map_or(0, |view| view.row);
+            let view = self.context.lookups.show_limit(number, &key);
+            let view = view.unwrap_or_else(|| answer::forgotten(counter, &key, row));
+            self.context.metrics.limit_changed(change);
+            tracing::info!(
+                change = change.name(),
+                rule = counter.rule,
+                measure = counter.measure.name(),
+                key = counter.written(&key),
+                seconds = span.map(|span| span.as_secs()),
+                uid = self.uid,
+                user,
+                "limit changed by an operator"
+            );
+            lines.push(answer::changed(counter, change, &view));
+        }
+        Ok(lines)
+    }
+
+    /// The key that is meant, for each limit that has such keys.
+    fn keys(&self, text: &str) -> Result<Vec<(usize, &Counter, Key)>, Refusal> {
+        let mut keys = Vec::new();
+        let mut whys: Vec<String> = Vec::new();
+        for (number, counter) in chosen(&self.context.policy, self.rule)? {
+            match counter.meant(text) {
+                Ok(key) => keys.push((number, counter, key)),
+                Err(error) => {
+                    let why = format!("{}: {error}", counter.rule);
+                    whys.extend(Some(why).filter(|why| !whys.contains(why)));
+                }
+            }
+        }
+        if keys.is_empty() {
+            return Err(Refusal::key(format!("no limit has such keys; {}", whys.join("; "))));
+        }
+        Ok(keys)
+    }
+}
+
+/// The counters of the rule, or all, by number.
+fn chosen<'a>(policy: &'a Policy, rule: Option<&str>) -> Result<Vec<(usize, &'a Counter)>, Refusal> {
+    let counters = policy.counters().iter().enumerate();
+    let chosen: Vec<_> = counters.filter(|(_, counter)| rule.is_none_or(|rule| counter.rule == rule)).collect();
+    if !chosen.is_empty() {
+        return Ok(chosen);
+    }
+    let rules = rules(policy.counters().iter());
+    Err(Refusal::rule(match rule {
+        Some(rule) if !rules.is_empty() => format!("no limit is called `{rule}`; there are: {}", rules.join(", ")),
+        Some(_) | None => "the configuration has no limits".to_owned(),
+    }))
+}
+
+/// The rules that have these counters, each once.
+fn rules<'a>(counters: impl Iterator<Item = &'a Counter>) -> Vec<&'a str> {
+    let mut rules: Vec<&str> = Vec::new();
+    for counter in counters {
+        if !rules.contains(&counter.rule.as_str()) {
+            rules.push(&counter.rule);
+        }
+    }
+    rules
+}
+
+/// How many keys are told at once.
+const AT_ONCE: usize = 256;
