@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use postward::config::Span;
 
 /// A policy milter for Postfix and Sendmail: answers with exactly the right SMTP reply and counts every answer.
 #[derive(Debug, Parser)]
@@ -96,6 +97,35 @@ pub(crate) enum Command {
         #[arg(long)]
         summary: bool,
     },
+    /// See and operate the limits of the running daemon
+    ///
+    /// Asks the daemon over its control socket: `control` in [server] of the configuration. Who may connect to that may do
+    /// all of this; each change is logged with the user's number.
+    ///
+    /// A KEY is what a limit counts by, as `list` shows it: alice@example.com, 192.0.2.7, 192.0.2.0/24, or several parts with
+    /// blanks between them, "192.0.2.7 alice". A part with blanks in it stands in double quotes; - is the key of a limit without
+    /// `key`. Exits with 1 if nothing is known of the key, or the daemon cannot be asked.
+    ///
+    /// With `--format json`, standard output is one object: `limits`, a list of objects with `rule`, `measure`, `key`, `bounds`
+    /// (each with `bound`, `amount`, `seconds` (null: at once) and `used`), `held` (the part of `used` that is not charged yet),
+    /// `limited`, `limited_until`, `limited_seconds`, `blocked`, `blocked_until` and `blocked_seconds` (null with `blocked`: no end).
+    /// What reset, block and unblock give is the same, as it is after the change. `export` writes such objects, one a line.
+    Limits {
+        #[command(subcommand)]
+        command: LimitsCommand,
+        /// The daemon's control socket [default: `control` of the configuration]
+        #[arg(long, global = true, value_name = "PATH")]
+        control: Option<PathBuf>,
+        /// Where `control` stands [default: /etc/postward/postward.toml]
+        #[arg(long, short, global = true, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// How to show the result
+        #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+        format: Format,
+        /// Only of this rule
+        #[arg(long, global = true, value_name = "NAME")]
+        rule: Option<String>,
+    },
     /// Run the daemon
     ///
     /// Logs to standard error (RUST_LOG chooses what), stops on SIGTERM.
@@ -103,6 +133,50 @@ pub(crate) enum Command {
         /// The configuration [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+    },
+}
+
+/// What to do with limits.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LimitsCommand {
+    /// Let nothing of a key pass
+    ///
+    /// A block that goes on for longer already stays: end it first to make it shorter. The key need not be known yet.
+    Block {
+        /// Whose count
+        key: String,
+        /// For how long: 30m, 1h, "2 days" [default: until it is unblocked]
+        #[arg(long = "for", value_name = "TIME")]
+        span: Option<Span>,
+    },
+    /// Write every key, one JSON object a line
+    Export,
+    /// Show every key
+    List {
+        /// Only keys that have no room or are blocked
+        #[arg(long)]
+        limited: bool,
+    },
+    /// Forget what a key was charged; what is blocked stays blocked
+    Reset {
+        /// Whose count
+        key: String,
+    },
+    /// Show one key
+    Show {
+        /// Whose count
+        key: String,
+    },
+    /// Show the keys of each limit that use most of it
+    Top {
+        /// How many of each limit
+        #[arg(short = 'n', long = "number", value_name = "N", default_value = "10", value_parser = clap::value_parser!(u64).range(1..=1000))]
+        most: u64,
+    },
+    /// End a block
+    Unblock {
+        /// Whose count
+        key: String,
     },
 }
 

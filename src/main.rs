@@ -20,6 +20,9 @@ fn main() -> ExitCode {
         Command::Explain { text, config, file, format, summary } => {
             command::explain(&command::Inquiry { text, config, file, format, summary })
         }
+        Command::Limits { command, control, config, format, rule } => {
+            command::limits(&command::Operation { command, rule, format }, control, config)
+        }
         Command::Serve { config } => command::serve(config),
     }
 }

@@ -223,7 +223,13 @@ fn the_man_page_has_every_command_and_option() {
     for command in commands.filter(|command| !command.is_empty()) {
         assert!(page.contains(&format!("\n.B {command}\n")), "the man page has no command {command}");
         if command != "help" {
-            options.extend(option_names(&self::help(&[command])));
+            let help = self::help(&[command]);
+            options.extend(option_names(&help));
+            let below = lines_after(&help, "Commands:").filter_map(|line| line.split_whitespace().next());
+            for below in below.filter(|below| *below != "help") {
+                assert!(page.contains(&format!("\n.B {below}\n")), "the man page has no command {command} {below}");
+                options.extend(option_names(&self::help(&[command, below])));
+            }
         }
     }
     assert!(options.iter().any(|option| option == "--config"), "{options:?}");

@@ -3,6 +3,7 @@
 mod check;
 mod codes;
 mod explain;
+mod limits;
 mod serve;
 
 use std::io;
@@ -23,6 +24,8 @@ pub(crate) use check::check;
 pub(crate) use codes::codes;
 pub(crate) use explain::Inquiry;
 pub(crate) use explain::explain;
+pub(crate) use limits::Operation;
+pub(crate) use limits::limits;
 pub(crate) use serve::serve;
 
 /// Read when no other file is named.
@@ -68,15 +71,20 @@ fn read(
 
 /// Writes an object to standard output. What a terminal would obey is escaped, though JSON does not ask for it.
 fn print_json(object: &Value, code: ExitCode) -> ExitCode {
+    print(&escaped(&format!("{object:#}\n")), code)
+}
+
+/// JSON in which a terminal finds nothing to obey.
+fn escaped(json: &str) -> String {
     let mut text = String::new();
-    for c in format!("{object:#}\n").chars() {
+    for c in json.chars() {
         if c != '\n' && is_hidden(c) {
             text.push_str(&format!("\\u{:04x}", u32::from(c)));
         } else {
             text.push(c);
         }
     }
-    print(&text, code)
+    text
 }
 
 /// Writes to standard output. Where that is closed, or full, the command has failed.

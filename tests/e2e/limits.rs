@@ -10,6 +10,8 @@ use crate::site::Site;
 use crate::site::message_of;
 use crate::site::on_both;
 use crate::site::on_both_with;
+use crate::support::Mta;
+use crate::support::postward;
 
 const ONE_AN_HOUR: &str = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1/hour\" }\n";
 const EXCEEDED: &str = "452 4.3.1 Message rate limit of 1/hour reached, try again later";
@@ -42,6 +44,28 @@ fn a_client_that_hangs_up_is_charged_nothing() {
         site.daemon.wait_for_metric("postward_messages_total", &[("result", "aborted")], 3.0);
         has_room_for_one(site);
     });
+}
+
+#[test]
+fn a_reset_by_an_operator_makes_room_and_a_block_leaves_none() {
+    for mta in Mta::BOTH {
+        let server = "listen = [\"inet:127.0.0.1:0\"]\ncontrol = \"{dir}/control.sock\"";
+        let site = Site::start_with(mta, &[], server, ONE_AN_HOUR);
+        let control = site.daemon.directory().join("control.sock");
+        let operate = |command: &str| {
+            let arguments = ["limits", command, "127.0.0.1", "--control", control.to_str().unwrap()];
+            assert!(postward(&arguments).status.success(), "{command}");
+        };
+        has_room_for_one(&site);
+        operate("reset");
+        has_room_for_one(&site);
+        operate("block");
+        operate("reset");
+        site.client().mail(SENDER).is("452 4.3.1 Message rate limit of blocked reached, try again later");
+        operate("unblock");
+        has_room_for_one(&site);
+        site.check();
+    }
 }
 
 #[test]

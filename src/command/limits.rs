@@ -1,0 +1,314 @@
+//! `postward limits`: what the running daemon's limits have counted, and changes to that, over its control socket.
+//!
+//! The protocol stands in `server/control`. However many keys there are, only a few hundred are in memory here.
+
+use std::fmt::Write as _;
+use std::io;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use postward::config::Size;
+use postward::config::Span;
+use postward::explain::visible;
+use postward::server;
+use postward::server::CONTROL_VERSION;
+use serde_json::Value;
+use serde_json::json;
+
+use super::BAD_CONFIGURATION;
+use super::DEFAULT_PATH;
+use super::FAILED;
+use super::configuration_path;
+use super::escaped;
+use super::object_to;
+use super::print;
+use super::read;
+use super::source_name;
+use crate::args::Format;
+use crate::args::LimitsCommand;
+
+/// What to do, to which rule, for whom.
+pub(crate) struct Operation {
+    pub(crate) command: LimitsCommand,
+    pub(crate) rule: Option<String>,
+    pub(crate) format: Format,
+}
+
+/// Asks the daemon and shows what it says.
+pub(crate) fn limits(operation: &Operation, control: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode {
+    let path = match control.map_or_else(|| configured(config), Ok) {
+        Ok(path) => path,
+        Err(code) => return code,
+    };
+    match ask(operation, &path) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            object_to(&problem);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// The control socket of the configuration.
+fn configured(config: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
+    let path = configuration_path(config, Path::new(DEFAULT_PATH));
+    let loaded = server::load(path.as_deref());
+    // Warnings are for `check`.
+    let control = match loaded {
+        Ok(loaded) if loaded.policy.is_some() => loaded.config.server.control,
+        loaded => read(loaded, path.as_deref(), "; --control PATH does without it")?.0.server.control,
+    };
+    control.map(|control| control.value).ok_or_else(|| {
+        object_to(&format!(
+            "{} has no control socket: add `control = \"/run/postward/control.sock\"` below [server] and restart the daemon",
+            source_name(path.as_deref())
+        ));
+        ExitCode::from(BAD_CONFIGURATION)
+    })
+}
+
+fn ask(operation: &Operation, path: &Path) -> Result<(), String> {
+    let lost = |error: io::Error| format!("the daemon at {} does not answer: {error}", path.display());
+    let mut stream = UnixStream::connect(path).map_err(|error| unreachable(path, &error))?;
+    stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
+    stream.set_write_timeout(Some(PATIENCE)).map_err(lost)?;
+    // A daemon that is busy says so and closes, whether it was asked or not.
+    let asked = stream.write_all(request(operation).as_bytes());
+    let mut shown = Shown::new(operation)?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(lost)?;
+        let answer: Value = serde_json::from_str(&line).map_err(|error| lost(error.into()))?;
+        if answer.get("version").and_then(Value::as_u64) != Some(CONTROL_VERSION) {
+            return Err("the daemon is of another version than this program; restart it".to_owned());
+        }
+        if let Some(error) = answer.get("error") {
+            return Err(text(error, "message").to_owned());
+        }
+        match answer.get("limit") {
+            Some(limit) => shown.add(limit, text(&answer, "change"))?,
+            None => return shown.finish(),
+        }
+    }
+    asked.map_err(lost)?;
+    Err(lost(io::ErrorKind::UnexpectedEof.into()))
+}
+
+fn unreachable(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    let kind = error.kind();
+    if kind == io::ErrorKind::NotFound {
+        format!("there is no control socket {path}: the daemon does not run, or was started without `control`")
+    } else if kind == io::ErrorKind::ConnectionRefused {
+        format!("nobody listens on {path}: the daemon does not run")
+    } else if kind == io::ErrorKind::PermissionDenied {
+        format!("may not connect to {path}: its owner, root and the group `control_group` may")
+    } else {
+        format!("cannot connect to {path}: {error}")
+    }
+}
+
+fn request(operation: &Operation) -> String {
+    let mut request = match &operation.command {
+        LimitsCommand::Block { key, span } => {
+            let seconds = span.map(|Span(span)| span.as_secs() + u64::from(span.subsec_nanos() > 0));
+            let mut request = json!({"command": "block", "key": key});
+            add(&mut request, "seconds", seconds.map(Value::from));
+            request
+        }
+        LimitsCommand::Export => json!({"command": "list"}),
+        LimitsCommand::List { limited } => json!({"command": "list", "limited": limited}),
+        LimitsCommand::Reset { key } => json!({"command": "reset", "key": key}),
+        LimitsCommand::Show { key } => json!({"command": "show", "key": key}),
+        LimitsCommand::Top { most } => json!({"command": "top", "most": most}),
+        LimitsCommand::Unblock { key } => json!({"command": "unblock", "key": key}),
+    };
+    add(&mut request, "version", Some(CONTROL_VERSION.into()));
+    add(&mut request, "rule", operation.rule.clone().map(Value::from));
+    format!("{request}\n")
+}
+
+fn add(request: &mut Value, key: &str, value: Option<Value>) {
+    if let (Some(fields), Some(value)) = (request.as_object_mut(), value) {
+        fields.insert(key.to_owned(), value);
+    }
+}
+
+/// What is shown, in the form that was asked for.
+enum Shown {
+    /// One object a line.
+    Lines,
+    /// The elements of one object's list; whether there were any yet.
+    Object { has_some: bool },
+    /// For people.
+    Table(Table),
+}
+
+impl Shown {
+    fn new(operation: &Operation) -> Result<Self, String> {
+        match (&operation.command, operation.format) {
+            (LimitsCommand::Export, Format::Json | Format::Text) => Ok(Self::Lines),
+            (_, Format::Json) => out("{\"limits\": [").map(|()| Self::Object { has_some: false }),
+            (_, Format::Text) => Ok(Self::Table(Table::default())),
+        }
+    }
+
+    fn add(&mut self, limit: &Value, change: &str) -> Result<(), String> {
+        match self {
+            Self::Lines => out(&escaped(&format!("{limit}\n"))),
+            Self::Object { has_some } => {
+                let comma = if std::mem::replace(has_some, true) { "," } else { "" };
+                out(&escaped(&format!("{comma}\n  {limit}")))
+            }
+            Self::Table(table) => table.add(row(limit, change)),
+        }
+    }
+
+    fn finish(self) -> Result<(), String> {
+        match self {
+            Self::Lines => Ok(()),
+            Self::Object { has_some } => out(if has_some { "\n]}\n" } else { "]}\n" }),
+            Self::Table(table) => table.finish(),
+        }
+    }
+}
+
+type Cells = [String; COLUMNS];
+
+/// Rows below one another. Columns are as wide as what was seen so far needs.
+#[derive(Default)]
+struct Table {
+    rows: Vec<Cells>,
+    widths: [usize; COLUMNS],
+    has_heading: bool,
+}
+
+impl Table {
+    fn add(&mut self, row: Cells) -> Result<(), String> {
+        if !self.has_heading {
+            self.has_heading = true;
+            self.rows.push(HEADING.map(str::to_owned));
+        }
+        self.rows.push(row);
+        if self.rows.len() < ROWS_AT_ONCE { Ok(()) } else { self.flush() }
+    }
+
+    fn finish(mut self) -> Result<(), String> {
+        if self.has_heading { self.flush() } else { out("No such keys.\n") }
+    }
+
+    fn flush(&mut self) -> Result<(), String> {
+        for row in &self.rows {
+            for (width, cell) in self.widths.iter_mut().zip(row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        let mut text = String::new();
+        for row in self.rows.drain(..) {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(self.widths) {
+                _ = write!(line, "{cell:width$}  ");
+            }
+            _ = writeln!(text, "{}", line.trim_end());
+        }
+        out(&text)
+    }
+}
+
+fn row(limit: &Value, change: &str) -> Cells {
+    let measure = text(limit, "measure");
+    let bounds = limit.get("bounds").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let used: Vec<String> = bounds.iter().map(|bound| used(bound, measure)).collect();
+    let used = if used.is_empty() { "unlimited".to_owned() } else { used.join(", ") };
+    let state = match (change, state(limit)) {
+        ("reset", Some(state)) => format!("reset, {state}"),
+        ("reset", None) => "reset".to_owned(),
+        ("unblock", Some(state)) => format!("unblocked, {state}"),
+        ("unblock", None) => "unblocked".to_owned(),
+        (_, state) => state.unwrap_or_default(),
+    };
+    [text(limit, "rule"), measure, text(limit, "key"), &used, &state].map(|cell| visible(cell).to_string())
+}
+
+/// `42 of 60/10m`
+fn used(bound: &Value, measure: &str) -> String {
+    let used = bound.get("used").and_then(Value::as_u64).unwrap_or_default();
+    let used = if measure == "bytes" { Size(used).to_string() } else { used.to_string() };
+    format!("{used} of {}", text(bound, "bound"))
+}
+
+/// `limited until 2026-11-21T10:20:00Z, in 12 minutes`
+fn state(limit: &Value) -> Option<String> {
+    let is = |name: &str| limit.get(name).and_then(Value::as_bool).unwrap_or_default();
+    let name = ["blocked", "limited"].into_iter().find(|name| is(name))?;
+    let seconds = limit.get(format!("{name}_seconds")).and_then(Value::as_u64);
+    Some(match seconds {
+        Some(seconds) => {
+            let left = Span::rounded_up(Duration::from_secs(seconds));
+            format!("{name} until {}, in {left}", text(limit, &format!("{name}_until")))
+        }
+        None => format!("{name} until unblocked"),
+    })
+}
+
+fn text<'a>(object: &'a Value, key: &str) -> &'a str {
+    object.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Writes to standard output.
+fn out(text: &str) -> Result<(), String> {
+    if print(text, ExitCode::SUCCESS) == ExitCode::SUCCESS {
+        Ok(())
+    } else {
+        Err("standard output is closed or full".to_owned())
+    }
+}
+
+/// How long the daemon may take for a part of its answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const COLUMNS: usize = 5;
+const HEADING: [&str; COLUMNS] = ["RULE", "MEASURE", "KEY", "USED", "STATE"];
+
+/// How many rows are aligned together.
+const ROWS_AT_ONCE: usize = 500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit(state: &str, seconds: Option<u64>) -> Value {
+        let mut limit = json!({
+            "rule": "r", "measure": "bytes", "key": "alice", "held": 0,
+            "bounds": [{"bound": "1 GiB/day", "amount": 1 << 30, "seconds": 86400.0, "used": 3 << 20}],
+        });
+        limit[state] = true.into();
+        limit[format!("{state}_seconds")] = seconds.into();
+        limit[format!("{state}_until")] = seconds.map(|_| "2026-11-21T10:20:00Z").into();
+        limit
+    }
+
+    #[test]
+    fn times_are_told_in_both_ways() {
+        let cells = row(&limit("limited", Some(720)), "");
+        assert_eq!(
+            cells,
+            ["r", "bytes", "alice", "3 MiB of 1 GiB/day", "limited until 2026-11-21T10:20:00Z, in 12 minutes"]
+        );
+    }
+
+    #[test]
+    fn a_block_without_an_end_says_how_it_ends() {
+        assert_eq!(row(&limit("blocked", None), "block")[4], "blocked until unblocked");
+        assert_eq!(
+            row(&limit("blocked", Some(60)), "reset")[4],
+            "reset, blocked until 2026-11-21T10:20:00Z, in 1 minute"
+        );
+        assert_eq!(row(&limit("", None), "unblock")[4], "unblocked");
+    }
+}
