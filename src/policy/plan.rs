@@ -57,4 +57,6 @@ pub(crate) enum Outcome {
 pub(crate) struct Refuse {
     pub(crate) status: Status,
     pub(crate) text: Template,
+    /// Whether the text is the default one, which speaks of a bound.
+    pub(crate) is_default: bool,
 }

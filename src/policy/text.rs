@@ -51,7 +51,12 @@ impl Subject<'_> {
 
     /// The reply with its text filled in.
     pub(crate) fn reply(&self, refuse: &Refuse) -> Reply {
-        Reply::new(refuse.status, &self.render(&refuse.text))
+        let block = self.exceeded.map(|(_, exceeded)| exceeded).filter(|exceeded| exceeded.bound == Bound::Block);
+        match block.filter(|_| refuse.is_default) {
+            // A block is no bound that was reached.
+            Some(block) => Reply::new(refuse.status, &blocked(&block)),
+            None => Reply::new(refuse.status, &self.render(&refuse.text)),
+        }
     }
 
     /// What made the rule hold, for logs: the list and its entry, or the limit that was passed.
@@ -112,6 +117,14 @@ impl Subject<'_> {
             Some((counter, exceeded)) => Some(counter.bound(&exceeded)),
             None => self.size_bound.map(|bound| Size(bound).to_string()),
         }
+    }
+}
+
+/// What is said to who is blocked, where the rule says nothing of its own.
+fn blocked(block: &Exceeded) -> String {
+    match block.retry_at {
+        Some(end) => format!("Blocked for now, try again after {}", humantime::format_rfc3339_seconds(end)),
+        None => "Blocked by the administrator".to_owned(),
     }
 }
 

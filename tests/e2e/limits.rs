@@ -61,7 +61,7 @@ fn a_reset_by_an_operator_makes_room_and_a_block_leaves_none() {
         has_room_for_one(&site);
         operate("block");
         operate("reset");
-        site.client().mail(SENDER).is("452 4.3.1 Message rate limit of blocked reached, try again later");
+        site.client().mail(SENDER).is("452 4.3.1 Blocked by the administrator");
         operate("unblock");
         has_room_for_one(&site);
         site.check();
@@ -278,5 +278,17 @@ fn where_refusals_are_charged_only_who_is_refused_runs_out_of_room() {
         client.quit();
         let mut client = site.client();
         client.mail(SENDER).is("452 4.3.1 Message rate limit of 2/hour reached, try again later");
+    });
+}
+
+#[test]
+fn who_is_shut_out_is_told_until_when_and_not_that_a_bound_is_a_time() {
+    let rules =
+        "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1/minute\", block_for = \"2h\" }\n";
+    on_both(rules, |site| {
+        let mut client = site.client();
+        client.delivers();
+        client.mail(SENDER).is("452 4.3.1 Message rate limit of 1/minute reached, try again later");
+        client.mail(SENDER).starts("452 4.3.1 Blocked for now, try again after 20");
     });
 }

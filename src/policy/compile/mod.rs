@@ -333,7 +333,7 @@ impl<'a> Compiler<'a> {
                 let default = case.reply(answered);
                 let text: Template = default.text.parse().unwrap_or_default();
                 let Some(reply) = reply else {
-                    return Outcome::Refuse(Refuse { status: default.status, text });
+                    return Outcome::Refuse(Refuse { status: default.status, text, is_default: true });
                 };
                 self.linter(rule).reply(&Spoken {
                     reply,
@@ -344,8 +344,9 @@ impl<'a> Compiler<'a> {
                     known,
                 });
                 let written = &reply.value.text;
-                let text = if written.is_empty() { text } else { written.clone() };
-                Outcome::Refuse(Refuse { status: reply.value.status, text })
+                let is_default = written.is_empty();
+                let text = if is_default { text } else { written.clone() };
+                Outcome::Refuse(Refuse { status: reply.value.status, text, is_default })
             }
         }
     }
