@@ -1,5 +1,6 @@
 //! `limit`: whose count, and how much in how long.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -144,6 +145,22 @@ impl FromStr for KeyPart {
             _ => return client_key(text),
         };
         Ok(part)
+    }
+}
+
+/// In full: two spellings of one key are the same.
+impl fmt::Display for KeyPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client { v4, v6 } => write!(f, "client/{v4}/{v6}"),
+            Self::Helo => f.write_str("helo"),
+            Self::Listener => f.write_str("listener"),
+            Self::Login => f.write_str("login"),
+            Self::Recipient => f.write_str("recipient"),
+            Self::RecipientDomain => f.write_str("recipient_domain"),
+            Self::Sender => f.write_str("sender"),
+            Self::SenderDomain => f.write_str("sender_domain"),
+        }
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) use views::View;
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -113,6 +114,8 @@ pub(crate) struct Counters {
     shards: Vec<Mutex<Shard>>,
     /// The shard that is swept next.
     swept: AtomicUsize,
+    /// How often something was done that an export tells of.
+    changes: AtomicU64,
 }
 
 impl Counters {
@@ -121,7 +124,7 @@ impl Counters {
     pub(crate) fn new(counters: &[Counter], max_keys: usize) -> Self {
         let rules = Rules::new(counters, max_keys);
         let shards = (0..rules.shards()).map(|_| Mutex::new(Shard::new(rules.counters()))).collect();
-        Self { rules, shards, swept: AtomicUsize::new(0) }
+        Self { rules, shards, swept: AtomicUsize::new(0), changes: AtomicU64::new(0) }
     }
 
     /// Reserves `amount` under every bound of the row, or under none. Nothing (0) always fits. While the key is blocked,
@@ -149,23 +152,27 @@ impl Counters {
     pub(crate) fn commit(&self, now: Duration, counter: usize, key: &[u8], amount: u64) {
         let (mut shard, name) = self.shard(inside(now), counter, key);
         shard.commit(&name, amount);
+        self.changed();
     }
 
     /// Blocks a key until `until`, a time like `now`, or longer if it is blocked for longer already.
     pub(crate) fn block(&self, now: Duration, counter: usize, key: &[u8], until: Duration) {
         let (mut shard, name) = self.shard(inside(now), counter, key);
         shard.block(&name, inside(until));
+        self.changed();
     }
 
     /// Ends a block; whether there was one. What was counted before it counts on.
     pub(crate) fn unblock(&self, now: Duration, counter: usize, key: &[u8]) -> bool {
         let (mut shard, name) = self.shard(inside(now), counter, key);
+        self.changed();
         shard.unblock(&name)
     }
 
     /// Forgets what a key was charged; whether there was anything. What is held stays held, what is blocked blocked.
     pub(crate) fn reset(&self, now: Duration, counter: usize, key: &[u8]) -> bool {
         let (mut shard, name) = self.shard(inside(now), counter, key);
+        self.changed();
         shard.reset(&name)
     }
 
@@ -195,6 +202,16 @@ impl Counters {
     /// How many keys were forgotten before their time, of all counters.
     pub(crate) fn evictions(&self) -> u64 {
         self.rules.evictions()
+    }
+
+    /// A number that grows with every charge and every change by hand, under the key's lock: what an export that begins
+    /// later does not tell is counted later.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Locks the shard of a key.
