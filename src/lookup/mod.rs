@@ -1,4 +1,4 @@
-//! Answers questions: counters of limits, free space of file systems.
+//! Answers questions: counters of limits, free space of file systems. Keeps the counters for the next start.
 //!
 //! What is held for a message lives in its session's ledger and is given back when that is dropped, however the session
 //! ends. Reads the clock; knows nothing of the protocol.
@@ -8,12 +8,16 @@ mod ledger;
 #[allow(dead_code, unused_imports, reason = "commands, snapshots and overrides, which call the rest, come next")]
 mod limits;
 mod operate;
+mod state;
 
 pub use disk::unusable_path;
 pub use ledger::Ledger;
 pub(crate) use limits::Cursor;
 pub(crate) use limits::View;
 pub(crate) use operate::ends_after;
+pub use state::Found;
+pub use state::Saved;
+pub use state::Store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +77,17 @@ impl Shared {
     #[must_use]
     pub fn limit_keys(&self) -> usize {
         self.counters.keys()
+    }
+
+    /// A number that grows whenever there is something new to save.
+    #[must_use]
+    pub fn limit_changes(&self) -> u64 {
+        self.counters.changes()
+    }
+
+    /// Forgets keys whose time is over, of about as many as `budget`.
+    pub fn sweep(&self, budget: usize) {
+        self.counters.sweep(self.clock.now(), budget);
     }
 
     /// How many keys were forgotten before their time, for want of room.

@@ -1,0 +1,284 @@
+//! Keeps what limits have counted in a directory, for the next start.
+//!
+//! A save writes a new file and renames it over the old one, so that there is always a whole one, whatever ends the
+//! program. Keys are exported a few at a time, which holds up no check and needs memory for a few only. Charges are kept
+//! by their age: the time that passes until the next start counts, by the wall clock, whose steps back count as none.
+//!
+//! Counters are known by rule, measure and key, not by their place, so that another configuration takes over those that it
+//! has. Deliberately not here: when to save, and what to tell of it.
+
+mod format;
+
+use std::ffi::OsString;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::BufReader;
+use std::io::BufWriter;
+use std::io::Read;
+use std::io::Seek as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
+
+use nix::errno::Errno;
+use nix::fcntl::Flock;
+use nix::fcntl::FlockArg;
+
+use super::Clock;
+use super::Shared;
+use super::limits::Cursor;
+use super::limits::Record;
+use crate::config::Span;
+use crate::policy;
+use format::DecodeError;
+use format::Decoder;
+use format::Encoder;
+use format::Header;
+use format::Label;
+
+/// A directory to keep counters in. One program at a time has it.
+#[derive(Debug)]
+pub struct Store {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// What a save has written.
+#[derive(Clone, Copy, Debug)]
+pub struct Saved {
+    /// The moment that it is true for.
+    pub at: SystemTime,
+    /// Records: one for each key.
+    pub keys: u64,
+    /// The size of the file.
+    pub bytes: u64,
+}
+
+/// What was found at start.
+#[derive(Debug)]
+pub enum Found {
+    /// A file that is damaged, or none that this version can read. It is out of the way now.
+    Damaged {
+        /// What is wrong with it.
+        problem: String,
+        /// Where it is now, or why it could not be renamed.
+        aside: io::Result<PathBuf>,
+    },
+    /// No file, as at the first start.
+    Nothing,
+    /// Counters, which were taken over.
+    Whole {
+        /// What there was.
+        saved: Saved,
+        /// How old it is.
+        age: Duration,
+        /// Where this configuration counts otherwise than the one that was saved: what became of it.
+        notes: Vec<String>,
+    },
+}
+
+impl Store {
+    /// Takes the directory, if files can be made in it.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, may not be written, or another program has it.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        let lock = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+            let is_taken = error == Errno::EWOULDBLOCK;
+            if is_taken { io::Error::other("another postward uses it") } else { error.into() }
+        })?;
+        let store = Self { directory: directory.to_owned(), _lock: lock };
+        // The lock may be older than the right to write.
+        drop(File::create(store.path(NEW))?);
+        fs::remove_file(store.path(NEW))?;
+        Ok(store)
+    }
+
+    /// Makes the new file the only one, so that this outlives a loss of power, too.
+    fn replace(&self, file: &File) -> io::Result<()> {
+        file.sync_all()?;
+        fs::rename(self.path(NEW), self.path(FILE))?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Renames a file that cannot be used; of those before it some are kept.
+    fn set_aside(&self) -> io::Result<PathBuf> {
+        let time = humantime::format_rfc3339_seconds(Clock::time_of_day()).to_string();
+        let path = self.path(&format!("{DAMAGED}{}", time.replace(['-', ':'], "")));
+        fs::rename(self.path(FILE), &path)?;
+        let is_damaged = |name: &OsString| name.as_encoded_bytes().starts_with(DAMAGED.as_bytes());
+        let names = fs::read_dir(&self.directory)?.flatten().map(|entry| entry.file_name());
+        let mut names: Vec<_> = names.filter(is_damaged).collect();
+        names.sort();
+        for name in names.iter().rev().skip(KEPT) {
+            fs::remove_file(self.directory.join(name))?;
+        }
+        Ok(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+impl Shared {
+    /// Writes down all that is counted. Blocks; checks go on meanwhile, and what they change may be missing.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written; what was saved before is there still.
+    pub fn save(&self, store: &Store) -> io::Result<Saved> {
+        let saved = self.write(store);
+        if saved.is_err() {
+            // Half a file, on a disk that may be full.
+            _ = fs::remove_file(store.path(NEW));
+        }
+        saved
+    }
+
+    /// Takes over what was saved, once it is known to be whole.
+    ///
+    /// # Errors
+    ///
+    /// There is a file that may not be opened.
+    pub fn restore(&self, store: &Store) -> io::Result<Found> {
+        let file = match File::open(store.path(FILE)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(error),
+        };
+        let found = match self.read(&file) {
+            Ok(found) => found,
+            Err(error) => Found::Damaged { problem: error.to_string(), aside: store.set_aside() },
+        };
+        Ok(found)
+    }
+
+    fn write(&self, store: &Store) -> io::Result<Saved> {
+        let (now, at) = (self.clock.now(), Clock::time_of_day());
+        let header = Header { at: since_1970(at), counters: self.labels() };
+        let file = BufWriter::with_capacity(BUFFER, File::create(store.path(NEW))?);
+        let mut encoder = Encoder::start(file, &header)?;
+        let mut cursor = Cursor::default();
+        loop {
+            let records = self.counters.export(now, &mut cursor, CHUNK);
+            if records.is_empty() {
+                break;
+            }
+            records.iter().try_for_each(|record| encoder.record(record))?;
+        }
+        let (file, written) = encoder.finish()?;
+        store.replace(&file.into_inner()?)?;
+        Ok(Saved { at, keys: written.records, bytes: written.bytes })
+    }
+
+    /// Reads the file twice: nothing is taken from it before its end was seen.
+    fn read(&self, mut file: &File) -> Result<Found, DecodeError> {
+        let bytes = file.metadata().map_err(DecodeError::Read)?.len();
+        let (mut decoder, header) = Decoder::start(buffered(file), bytes)?;
+        let mut keys = 0;
+        while decoder.record()?.is_some() {
+            keys += 1;
+        }
+        file.rewind().map_err(DecodeError::Read)?;
+        let (mut decoder, _) = Decoder::start(buffered(file), bytes)?;
+
+        let at = UNIX_EPOCH + Duration::from_nanos(header.at);
+        let age = Clock::time_of_day().duration_since(at).unwrap_or_default();
+        let ours = self.labels();
+        let mut heirs: Vec<_> = header.counters.into_iter().map(|label| Heir::of(label, &ours)).collect();
+        let now = self.clock.now();
+        while let Some(record) = decoder.record()? {
+            let Some(heir) = heirs.get_mut(record.counter) else {
+                continue;
+            };
+            heir.keys += 1;
+            if let Some(counter) = heir.counter {
+                self.counters.import(now, older(record, counter, age));
+            }
+        }
+        let notes = heirs.iter().filter_map(|heir| heir.note(&ours)).collect();
+        Ok(Found::Whole { saved: Saved { at, keys, bytes }, age, notes })
+    }
+
+    fn labels(&self) -> Vec<Label> {
+        self.policy.counters().iter().map(label).collect()
+    }
+}
+
+/// What becomes of a counter of the file.
+struct Heir {
+    label: Label,
+    /// Which of ours goes on with it.
+    counter: Option<usize>,
+    keys: u64,
+}
+
+impl Heir {
+    fn of(label: Label, ours: &[Label]) -> Self {
+        let counter = ours.iter().position(|our| our.counts_the_same(&label));
+        Self { label, counter, keys: 0 }
+    }
+
+    /// What whoever changed the configuration may want to know.
+    fn note(&self, ours: &[Label]) -> Option<String> {
+        let (label, keys) = (&self.label, self.keys);
+        let Some(our) = self.counter.and_then(|counter| ours.get(counter)) else {
+            return Some(format!("{label}: not in this configuration, {keys} keys are dropped"));
+        };
+        if keys == 0 || our.longest() <= label.longest() {
+            return None;
+        }
+        let [now, before] = [our, label].map(|label| Span(Duration::from_nanos(label.longest())));
+        Some(format!("{label}: now counted for {now}, and so far only for {before}"))
+    }
+}
+
+fn label(counter: &policy::Counter) -> Label {
+    let key: Vec<_> = counter.key.iter().map(ToString::to_string).collect();
+    Label {
+        rule: counter.rule.clone(),
+        measure: counter.measure.name().to_owned(),
+        key: key.join(", "),
+        windows: counter.rows.iter().flat_map(|row| &row.rates).map(|rate| nanos(rate.per)).collect(),
+    }
+}
+
+/// A record for a counter of ours, so much later. Charges are never dated after the moment at which they are read: those of
+/// a save that took its time, and a clock that was set back, would be.
+fn older(record: Record, counter: usize, passed: Duration) -> Record {
+    let passed = i64::try_from(passed.as_nanos()).unwrap_or(i64::MAX);
+    let charges = record.charges.into_iter().map(|(age, amount)| (age.saturating_add(passed).max(0), amount)).collect();
+    let block = record.block.map(|(since, until)| (since.saturating_add(passed), until.saturating_add(passed)));
+    Record { counter, charges, block, ..record }
+}
+
+fn buffered(file: &File) -> impl Read {
+    BufReader::with_capacity(BUFFER, file)
+}
+
+fn since_1970(time: SystemTime) -> u64 {
+    nanos(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const FILE: &str = "counters";
+const NEW: &str = "counters.new";
+const DAMAGED: &str = "counters.damaged-";
+const LOCK: &str = "lock";
+/// How many damaged files are kept.
+const KEPT: usize = 3;
+/// How many keys are in memory at once while they are saved.
+const CHUNK: usize = 1024;
+const BUFFER: usize = 1 << 18;
+
+#[cfg(test)]
+mod tests;

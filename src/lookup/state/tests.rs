@@ -1,0 +1,221 @@
+//! Saving and restoring, with files.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::config::Config;
+use crate::config::Source;
+use crate::policy::Policy;
+
+const RATE: &str = "limit = { key = \"login\", messages = \"5/hour\" }";
+
+/// A directory of a test's own.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("postward-state-{}-{number}", std::process::id()));
+        _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn shared(rules: &[(&str, &str)]) -> Arc<Shared> {
+    let text: String = rules.iter().map(|(name, rule)| format!("[[rule]]\nname = \"{name}\"\n{rule}\n")).collect();
+    let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
+    let policy = Policy::compile(&config, &mut diagnostics);
+    Shared::new(Arc::new(policy.unwrap_or_else(|| panic!("{diagnostics}"))))
+}
+
+fn charge(shared: &Shared, counter: usize, key: &[u8], amount: u64) {
+    shared.counters.commit(shared.clock.now(), counter, key, amount);
+}
+
+fn charged(shared: &Shared, counter: usize, key: &[u8]) -> u64 {
+    shared.counters.show(shared.clock.now(), counter, key).map_or(0, |view| view.charged)
+}
+
+fn is_blocked(shared: &Shared, counter: usize, key: &[u8]) -> bool {
+    shared.counters.show(shared.clock.now(), counter, key).is_some_and(|view| view.blocked.is_some())
+}
+
+/// What was found, which must be whole: keys and notes.
+fn whole(found: Found) -> (u64, Vec<String>) {
+    match found {
+        Found::Whole { saved, notes, .. } => (saved.keys, notes),
+        found @ (Found::Damaged { .. } | Found::Nothing) => panic!("{found:?}"),
+    }
+}
+
+#[test]
+fn counts_and_blocks_are_there_again() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    let before = shared(&[("rate", RATE)]);
+    assert!(matches!(before.restore(&store), Ok(Found::Nothing)));
+    charge(&before, 0, b"alice", 3);
+    let now = before.clock.now();
+    before.counters.block(now, 0, b"bob", now + Duration::from_secs(3600));
+    let saved = before.save(&store).unwrap();
+    assert_eq!((saved.keys, directory.names()), (2, vec!["counters".to_owned(), "lock".to_owned()]));
+    assert_eq!(saved.bytes, fs::metadata(store.path(FILE)).unwrap().len());
+    let after = shared(&[("rate", RATE)]);
+    assert_eq!(whole(after.restore(&store).unwrap()), (2, Vec::new()));
+    assert_eq!((charged(&after, 0, b"alice"), after.limit_keys()), (3, 2));
+    assert!(is_blocked(&after, 0, b"bob"));
+}
+
+#[test]
+fn more_keys_than_are_exported_at_once_are_all_saved() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    let before = shared(&[("rate", RATE)]);
+    let keys = 3000_u32;
+    assert!(keys as usize > 2 * CHUNK);
+    (0..keys).for_each(|key| charge(&before, 0, &key.to_be_bytes(), 1));
+    assert_eq!(before.save(&store).unwrap().keys, u64::from(keys));
+    let after = shared(&[("rate", RATE)]);
+    after.restore(&store).unwrap();
+    assert!((0..keys).all(|key| charged(&after, 0, &key.to_be_bytes()) == 1));
+}
+
+/// Counters are found by what they count, wherever they stand.
+#[test]
+fn another_configuration_takes_over_what_it_has() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    let before = shared(&[
+        ("gone", RATE),
+        ("rate", "limit = { key = [\"client\", \"login\"], messages = \"5/hour\", recipients = \"9/hour\" }"),
+        ("key", RATE),
+        ("longer", RATE),
+    ]);
+    (0..5).for_each(|counter| charge(&before, counter, b"alice", 1 + counter as u64));
+    before.save(&store).unwrap();
+    let after = shared(&[
+        ("longer", "limit = { key = \"login\", messages = [\"4/hour\", \"50/day\"] }"),
+        ("key", "limit = { key = \"sender\", messages = \"5/hour\" }"),
+        ("rate", "limit = { key = [\"client/32/64\", \"login\"], recipients = \"1/minute\", messages = \"5/hour\" }"),
+    ]);
+    let (keys, notes) = whole(after.restore(&store).unwrap());
+    assert_eq!(keys, 5);
+    assert_eq!(
+        notes,
+        [
+            "rule `gone`, messages by login: not in this configuration, 1 keys are dropped",
+            "rule `key`, messages by login: not in this configuration, 1 keys are dropped",
+            "rule `longer`, messages by login: now counted for 1 day, and so far only for 1 hour",
+        ]
+    );
+    let counts: Vec<_> = after.policy.counters().iter().map(|counter| counter.measure.name()).collect();
+    assert_eq!(counts, ["messages", "messages", "messages", "recipients"]);
+    let counts: Vec<_> = (0..4).map(|counter| charged(&after, counter, b"alice")).collect();
+    assert_eq!(counts, [5, 0, 2, 3]);
+}
+
+#[test]
+fn time_goes_on_while_nobody_counts_and_never_back() {
+    let hour = 3_600_000_000_000;
+    let record = |charges: &[(i64, u64)], block| Record {
+        counter: 7,
+        row: 0,
+        key: Vec::new(),
+        charges: charges.to_vec(),
+        block,
+    };
+    let saved = record(&[(hour, 1), (-5, 2)], Some((5, -hour)));
+    assert_eq!(older(saved.clone(), 1, Duration::from_nanos(10)).charges, [(hour + 10, 1), (5, 2)]);
+    assert_eq!(older(saved.clone(), 1, Duration::from_nanos(10)).block, Some((15, 10 - hour)));
+    assert_eq!(older(saved.clone(), 1, Duration::ZERO).charges, [(hour, 1), (0, 2)], "none in the future");
+    assert_eq!(
+        older(saved, 1, Duration::MAX),
+        Record { counter: 1, ..record(&[(i64::MAX, 1), (i64::MAX - 5, 2)], Some((i64::MAX, i64::MAX - hour))) }
+    );
+}
+
+/// A file for every place at which one can be cut, and for every bit that can be another one.
+#[test]
+fn a_damaged_file_is_set_aside_and_nothing_of_it_counts() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    let before = shared(&[("rate", RATE)]);
+    charge(&before, 0, b"alice", 3);
+    charge(&before, 0, b"bob", 1);
+    before.save(&store).unwrap();
+    let bytes = fs::read(store.path(FILE)).unwrap();
+    let cut = (0..bytes.len()).map(|length| bytes[..length].to_vec());
+    let flipped = (0..bytes.len()).map(|byte| {
+        let mut flipped = bytes.clone();
+        flipped[byte] ^= 1 << (byte % 8);
+        flipped
+    });
+    let after = shared(&[("rate", RATE)]);
+    for damaged in cut.chain(flipped) {
+        fs::write(store.path(FILE), &damaged).unwrap();
+        let found = after.restore(&store).unwrap();
+        let Found::Damaged { aside: Ok(aside), .. } = &found else { panic!("{found:?}") };
+        assert_eq!(fs::read(aside).unwrap(), damaged);
+        assert!(after.limit_keys() == 0 && !store.path(FILE).exists(), "{found:?}");
+    }
+    assert!(after.save(&store).is_ok());
+}
+
+#[test]
+fn only_a_few_damaged_files_are_kept() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    for day in 10..20 {
+        fs::write(store.path(&format!("{DAMAGED}200001{day}T000000Z")), "").unwrap();
+    }
+    fs::write(store.path(FILE), "not ours").unwrap();
+    let found = shared(&[]).restore(&store).unwrap();
+    let Found::Damaged { problem, aside: Ok(aside) } = found else { panic!("{found:?}") };
+    assert_eq!(problem, "it is not a state file");
+    let aside = aside.file_name().unwrap().to_str().unwrap().to_owned();
+    let kept = ["counters.damaged-20000118T000000Z", "counters.damaged-20000119T000000Z", &aside, "lock"];
+    assert_eq!(directory.names(), kept);
+}
+
+#[test]
+fn a_directory_serves_one_program_at_a_time() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    assert_eq!(Store::open(&directory.0).unwrap_err().to_string(), "another postward uses it");
+    drop(store);
+    // What a save that was killed has left is gone.
+    fs::write(directory.0.join(NEW), "half a file").unwrap();
+    Store::open(&directory.0).unwrap();
+    assert_eq!(directory.names(), ["lock"]);
+}
+
+#[test]
+fn a_save_that_fails_leaves_what_was_saved_before() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    let before = shared(&[("rate", RATE)]);
+    charge(&before, 0, b"alice", 3);
+    before.save(&store).unwrap();
+    fs::create_dir(store.path(NEW)).unwrap();
+    assert!(before.save(&store).is_err());
+    let after = shared(&[("rate", RATE)]);
+    after.restore(&store).unwrap();
+    assert_eq!(charged(&after, 0, b"alice"), 3);
+}
