@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
+use prometheus::Gauge;
 use prometheus::Histogram;
 use prometheus::HistogramOpts;
 use prometheus::HistogramVec;
@@ -59,6 +62,7 @@ pub struct Metrics {
     limit_keys_blocked: Vec<IntGauge>,
     /// By [`LimitChange`].
     limit_changes: Vec<(LimitChange, IntCounter)>,
+    state: State,
 }
 
 /// What an operator did to a key of a limit.
@@ -84,6 +88,15 @@ impl LimitChange {
             Self::Unblock => "unblock",
         }
     }
+}
+
+/// The file that counters are saved in.
+struct State {
+    saved: IntCounter,
+    failed: IntCounter,
+    last: Gauge,
+    duration: Gauge,
+    bytes: IntGauge,
 }
 
 impl Metrics {
@@ -159,6 +172,7 @@ impl Metrics {
             limit_keys_limited: gauges(&limited, &policy),
             limit_keys_blocked: gauges(&blocked, &policy),
             limit_changes: LimitChange::ALL.map(|change| (change, changes.with_label_values(&[change.name()]))).into(),
+            state: State::new(&registry)?,
             matches: (0..policy.rules().len()).map(|rule| rule_counter(&matches, &policy, rule)).collect(),
             messages: MessageEnd::ALL.map(|end| (end, messages.with_label_values(&[end.name()]))).into(),
             recipients: RecipientEnd::ALL.map(|end| (end, recipients.with_label_values(&[end.name()]))).into(),
@@ -249,6 +263,24 @@ impl Metrics {
         }
     }
 
+    /// The counters were saved: how they were at this moment, in so long, in so many bytes.
+    pub fn state_saved(&self, at: SystemTime, took: Duration, bytes: u64) {
+        self.state.saved.inc();
+        self.state.duration.set(took.as_secs_f64());
+        self.state_restored(at, bytes);
+    }
+
+    /// The counters could not be saved.
+    pub fn state_not_saved(&self) {
+        self.state.failed.inc();
+    }
+
+    /// The counters are those that were saved at this moment, in so many bytes.
+    pub fn state_restored(&self, at: SystemTime, bytes: u64) {
+        self.state.last.set(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        self.state.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
     /// Everything in Prometheus' text format.
     ///
     /// # Errors
@@ -283,6 +315,25 @@ impl Metrics {
         policy.with_label_values(&[&self.policy.rules().len().to_string(), self.policy.mode().name()]).set(1);
         self.registry.register(Box::new(build))?;
         self.registry.register(Box::new(policy))
+    }
+}
+
+impl State {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let saves = IntCounterVec::new(
+            Opts::new("postward_state_saves_total", "How often the counters of limits were saved, or could not be"),
+            &["result"],
+        )?;
+        let [saved, failed] = ["ok", "failed"].map(|result| saves.with_label_values(&[result]));
+        register(registry, saves)?;
+        let gauge_f64 = |name: &str, help: &str| register(registry, Gauge::new(name, help)?);
+        Ok(Self {
+            saved,
+            failed,
+            last: gauge_f64("postward_state_last_save_timestamp_seconds", "When the counters were as they are saved")?,
+            duration: gauge_f64("postward_state_save_duration_seconds", "How long the last save took")?,
+            bytes: gauge(registry, "postward_state_bytes", "The size of the file that the counters are saved in")?,
+        })
     }
 }
 

@@ -164,6 +164,22 @@ fn check_warns_and_succeeds() {
     assert!(text(&output.stdout).starts_with(&usable) && output.status.success(), "{output:?}");
 }
 
+/// The configuration may be for another machine.
+#[test]
+fn check_warns_of_a_state_directory_that_is_not_here() {
+    let directory = TempDir::new("c");
+    let missing = directory.path().join("state");
+    let path = directory.write("postward.toml", &format!("state.path = \"{}\"\n", missing.display()));
+    let output = postward(&["check", "--config", path.to_str().unwrap()]);
+    let warning = "warning: state.path: cannot keep counters in";
+    let warning = format!("{warning} {} here: No such file or directory (os error 2)\n", missing.display());
+    assert!(text(&output.stderr).starts_with(&warning) && output.status.success(), "{output:?}");
+    fs::create_dir(&missing).unwrap();
+    let output = postward(&["check", "--config", path.to_str().unwrap()]);
+    assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)));
+    assert_eq!(fs::read_dir(&missing).unwrap().count(), 0, "it only looks");
+}
+
 #[test]
 fn check_says_what_no_rules_mean() {
     let path = directory("good/empty.toml");

@@ -190,6 +190,26 @@ fn bad_usage_and_a_bad_configuration_end_with_2() {
     }
 }
 
+#[test]
+fn a_state_directory_that_is_missing_or_closed_or_taken_is_named() {
+    let directory = TempDir::new("n");
+    let config = "\"unix:{dir}/s\"\nstate.path = \"{dir}/state\"";
+    let complaint = |why: &str| format!("state.path: cannot keep counters in {{dir}}/state: {why}");
+    refuses_to_start(&directory, config, &complaint("No such file or directory (os error 2)"));
+    let state = directory.write("state", "precious");
+    refuses_to_start(&directory, config, &complaint("Not a directory (os error 20)"));
+    fs::remove_file(&state).unwrap();
+    fs::create_dir(&state).unwrap();
+    let other = Daemon::start(&format!("{CONFIG}state.path = \"{}\"\n", state.display()));
+    refuses_to_start(&directory, config, &complaint("another postward uses it"));
+    drop(other);
+    fs::set_permissions(&state, Permissions::from_mode(0o555)).unwrap();
+    let config = "server.listen = \"inet:127.0.0.1:0\"\nserver.max_sessions = 10\nstate.path = \"{dir}/state\"\n";
+    let complaint = complaint("Permission denied (os error 13)").replace("{dir}", directory.path().to_str().unwrap());
+    assert_eq!(serve_as(as_nobody(), &directory, config), (Some(1), format!("postward: {complaint}\n")));
+    assert!(!directory.path().join("s").exists());
+}
+
 // Starting
 
 #[test]
@@ -312,6 +332,84 @@ fn a_socket_that_was_replaced_is_left_alone() {
     fs::rename(&other, &path).unwrap();
     assert_eq!(daemon.terminate().code(), Some(0));
     UnixStream::connect(&path).unwrap();
+}
+
+// What outlives it
+
+const KEEPING: &str = r#"
+server.listen = "unix:{dir}/s"
+server.max_sessions = 10
+http.listen = "127.0.0.1:0"
+state = { path = "{dir}/state", interval = "1s" }
+
+[[rule]]
+name = "rate"
+limit = { key = "helo", connections = "2/hour" }
+reply = "421 4.7.0 Too many"
+disconnect = true
+"#;
+
+fn keeping() -> Daemon {
+    let directory = TempDir::new("d");
+    fs::create_dir(directory.path().join("state")).unwrap();
+    Daemon::start_in(directory, KEEPING, &[])
+}
+
+/// Whether somebody who says this HELO is let in; that is charged.
+fn is_let_in(daemon: &Daemon, helo: &str) -> bool {
+    let mut milter = Milter::connect(daemon.milter());
+    milter.negotiate();
+    milter.ask(b'C', b"mx\x004\x00\x19192.0.2.1\0");
+    milter.ask(b'H', format!("{helo}\0").as_bytes());
+    milter.ask(b'M', b"<a@a.example>\0").0 == b'c'
+}
+
+#[test]
+fn a_damaged_state_file_is_set_aside_and_the_next_one_is_whole() {
+    let mut daemon = keeping();
+    assert!(is_let_in(&daemon, "one") && is_let_in(&daemon, "one") && !is_let_in(&daemon, "one"));
+    assert!(daemon.terminate().success());
+    let file = daemon.directory().join("state/counters");
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+    daemon.restart();
+    let line = daemon.wait_for_log("cannot be used; starting with empty ones");
+    assert!(line.contains("ERROR") && line.contains("problem=\"checksum: it ends too early\""), "{line}");
+    let aside = line.split("aside=").nth(1).unwrap().split(' ').next().unwrap();
+    assert!(aside.contains("/state/counters.damaged-") && fs::read(aside).unwrap() == whole[..whole.len() - 1]);
+    assert!(is_let_in(&daemon, "one") && !file.exists());
+    assert!(daemon.terminate().success());
+    daemon.restart();
+    daemon.wait_for_log("took over the counters");
+    assert!(is_let_in(&daemon, "one") && !is_let_in(&daemon, "one"));
+}
+
+#[test]
+fn what_cannot_be_saved_is_told_once_and_mail_goes_on() {
+    let mut daemon = keeping();
+    let obstacle = daemon.directory().join("state/counters.new");
+    fs::create_dir(&obstacle).unwrap();
+    let saves =
+        |daemon: &Daemon, result: &str| daemon.metrics().get("postward_state_saves_total", &[("result", result)]);
+    assert!(is_let_in(&daemon, "one"));
+    wait_for("two failures", || (saves(&daemon, "failed") >= 2.0).then_some(()));
+    assert_eq!(daemon.log().matches("cannot save counters").count(), 1, "{}", daemon.log());
+    fs::remove_dir(&obstacle).unwrap();
+    daemon.wait_for_log("counters are saved in");
+    let metrics = daemon.metrics();
+    let bytes = fs::metadata(daemon.directory().join("state/counters")).unwrap().len();
+    assert_eq!(metrics.get("postward_state_bytes", &[]), bytes as f64);
+    assert!(metrics.get("postward_state_last_save_timestamp_seconds", &[]) > 1.7e9);
+    assert!(metrics.get("postward_state_save_duration_seconds", &[]) > 0.0);
+    assert!(daemon.terminate().success());
+}
+
+/// Whether anybody asks for them again or not.
+#[test]
+fn keys_whose_time_is_over_are_forgotten() {
+    let daemon = Daemon::start(&KEEPING.replace("2/hour", "100/1s").replace("state = {", "# {"));
+    assert!(is_let_in(&daemon, "one") && is_let_in(&daemon, "two"));
+    daemon.wait_for_metric("postward_limit_keys", &[], 0.0);
 }
 
 #[test]
@@ -452,8 +550,14 @@ mode = "monitor"
         "postward_limit_evictions_total",
         "postward_messages_total",
         "postward_recipients_total",
+        "postward_state_last_save_timestamp_seconds",
+        "postward_state_save_duration_seconds",
+        "postward_state_bytes",
     ] {
         zero(name, &[]);
+    }
+    for result in ["ok", "failed"] {
+        zero("postward_state_saves_total", &[("result", result)]);
     }
     for stage in ["connect", "mail", "rcpt", "data", "end-of-message"] {
         zero("postward_stage_duration_seconds_count", &[("stage", stage)]);

@@ -160,6 +160,7 @@ fn every_key_is_explained() {
         ("## `[http]`", "[http]\nzzzzzz = 1"),
         ("## `[log]`", "[log]\nzzzzzz = 1"),
         ("## `[policy]`", "[policy]\nzzzzzz = 1"),
+        ("## `[state]`", "[state]\nzzzzzz = 1"),
         ("## `[lists.NAME]`", "[lists.l]\nzzzzzz = 1"),
         ("## `[[rule]]`", "[[rule]]\nname = \"r\"\nzzzzzz = 1"),
         ("### `limit`", "[[rule]]\nname = \"r\"\nlimit.zzzzzz = 1"),

@@ -60,6 +60,15 @@ fn open_transactions_have_time_to_end_when_it_is_stopped() {
     assert!(seconds.unwrap().parse::<u32>().unwrap() > 30);
 }
 
+/// `ProtectSystem=strict` leaves nothing else to write.
+#[test]
+fn the_directory_that_the_examples_keep_state_in_may_be_written() {
+    let service = fs::read_to_string(units().join("postward.service")).unwrap();
+    assert!(service.contains("\nProtectSystem=strict\n") && service.contains("\nStateDirectory=postward\n"));
+    let configuration = fs::read_to_string(units().join("../conf/postward.toml")).unwrap();
+    assert!(configuration.contains("\n# path     = \"/var/lib/postward\"\n"));
+}
+
 #[test]
 fn systemd_makes_the_user() {
     let root = TempDir::new("r");

@@ -52,6 +52,7 @@ pub use settings::LogFormat;
 pub use settings::OnError;
 pub use settings::PolicySettings;
 pub use settings::Server;
+pub use settings::State;
 pub use template::Part;
 pub use template::Template;
 pub use template::TemplateError;
@@ -83,6 +84,8 @@ pub struct Config {
     pub log: Log,
     /// `[policy]`
     pub policy: PolicySettings,
+    /// `[state]`
+    pub state: State,
     /// `[lists.*]`
     pub lists: Vec<List>,
     /// `[[rule]]`, in order: the main file's first, then those of `conf.d` by name.
@@ -129,6 +132,9 @@ impl Config {
         }
         if let Some(node) = seen.section(&mut fields, "policy", diagnostics) {
             self.policy = settings::policy(node, diagnostics);
+        }
+        if let Some(node) = seen.section(&mut fields, "state", diagnostics) {
+            self.state = settings::state(node, diagnostics);
         }
         let lists = fields.take("lists").and_then(|node| Fields::of(node, "tables [lists.NAME]", diagnostics));
         for (name, node) in lists.into_iter().flat_map(Fields::rest) {

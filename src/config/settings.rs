@@ -1,5 +1,6 @@
-//! `[server]`, `[http]`, `[log]` and `[policy]`.
+//! `[server]`, `[http]`, `[log]`, `[policy]` and `[state]`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -103,23 +104,42 @@ impl Default for PolicySettings {
     }
 }
 
+/// `[state]`: what outlives a restart.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The directory that counters are kept in; `None`: they are kept in memory only.
+    pub path: Option<At<PathBuf>>,
+    /// How often they are saved.
+    pub interval: Duration,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { path: None, interval: Duration::from_secs(5) }
+    }
+}
+
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 11] = [
+pub(super) const KEYS: [(&str, &str); 13] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
     ("deadline", "[server]"),
     ("format", "[log]"),
+    ("interval", "[state]"),
     ("listen", "[server] or [http]"),
     ("max_sessions", "[server]"),
     ("mode", "[policy] or [[rule]]"),
     ("on_error", "[server]"),
+    ("path", "[state]"),
     ("socket_group", "[server]"),
     ("socket_mode", "[server]"),
 ];
 
 /// Sendmail waits 10 seconds for a reply (`milter.c`, T=R).
 const LONGEST_DEADLINE: Duration = Duration::from_secs(9);
+
+const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
 pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
     let mut server = Server::default();
@@ -255,4 +275,35 @@ pub(super) fn policy(node: Node, diagnostics: &mut Diagnostics) -> PolicySetting
     }
     fields.finish(diagnostics);
     policy
+}
+
+pub(super) fn state(node: Node, diagnostics: &mut Diagnostics) -> State {
+    let mut state = State::default();
+    let Some(mut fields) = Fields::of(node, "a table [state]", diagnostics) else {
+        return state;
+    };
+    let place = fields.place.clone();
+    let path = fields.take("path");
+    if path.is_none() {
+        let message = "[state] without a `path` keeps nothing";
+        let hint = "add path = \"/var/lib/postward\"";
+        diagnostics.push(Diagnostic::warning(place, message).hint(hint));
+    }
+    let path = path.and_then(|node| node.string("a directory such as \"/var/lib/postward\"", diagnostics));
+    if let Some(path) = path.as_ref().filter(|path| !path.value.starts_with('/')) {
+        let message = format!("expected a path that starts with /, found \"{}\"", path.value);
+        diagnostics.push(Diagnostic::error(path.place.clone(), message));
+    }
+    state.path = path.map(|path| At { value: path.value.into(), place: path.place });
+    let interval =
+        fields.take("interval").and_then(|node| node.parse::<Span>("a duration such as \"5s\"", diagnostics));
+    if let Some(interval) = interval {
+        if !INTERVALS.contains(&interval.value.0) {
+            let message = format!("expected an interval from 1 second to 10 minutes, found {}", interval.value);
+            diagnostics.push(Diagnostic::error(interval.place, message));
+        }
+        state.interval = interval.value.0;
+    }
+    fields.finish(diagnostics);
+    state
 }

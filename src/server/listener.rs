@@ -266,6 +266,13 @@ pub enum BindError {
         /// Why.
         error: io::Error,
     },
+    /// Counters cannot be kept where the configuration says, or those that are there cannot be read.
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
 }
 
 impl fmt::Display for BindError {
@@ -296,6 +303,9 @@ impl fmt::Display for BindError {
                 let hint = "to give a socket to a group, the daemon must be in it";
                 write!(f, "cannot set group and mode of unix:{}: {error}; {hint}", path.display())
             }
+            Self::State { path, error } => {
+                write!(f, "state.path: cannot keep counters in {}: {error}", path.display())
+            }
         }
     }
 }
@@ -308,7 +318,8 @@ impl std::error::Error for BindError {
             | Self::Http { error, .. }
             | Self::Inherited { error, .. }
             | Self::Listen { error, .. }
-            | Self::Permissions { error, .. } => Some(error),
+            | Self::Permissions { error, .. }
+            | Self::State { error, .. } => Some(error),
             Self::Metrics(error) => Some(error),
             Self::InUse { .. } | Self::NotASocket { .. } => None,
         }

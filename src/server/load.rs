@@ -75,6 +75,18 @@ fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
             diagnostics.push(Diagnostic::warning(name.place.clone(), error.to_string()));
         }
     }
+    // Not whether it may be written or read: that is for another user.
+    let is_directory = |path: &Path| match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
+        Err(error) => Err(error),
+    };
+    if let Some(path) = &config.state.path
+        && let Err(error) = is_directory(&path.value)
+    {
+        let message = format!("state.path: cannot keep counters in {} here: {error}", path.value.display());
+        diagnostics.push(Diagnostic::warning(path.place.clone(), message));
+    }
     let mut warn = |question: &At<Question>, _| {
         let Question::DiskFree { path, .. } = &question.value else {
             return;

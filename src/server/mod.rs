@@ -11,6 +11,7 @@ mod journal;
 mod listener;
 mod load;
 mod socket;
+mod upkeep;
 
 pub use control::VERSION as CONTROL_VERSION;
 pub use listener::BindError;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
+use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -41,6 +43,7 @@ use crate::session::Session;
 use journal::Limited;
 use listener::Listener;
 use socket::Socket;
+use upkeep::Keeper;
 
 /// How long open transactions may take to end after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -60,6 +63,7 @@ pub struct Server {
     listeners: Vec<Listener>,
     http: Option<http::Http>,
     control: Option<control::Control>,
+    keeper: Option<Keeper>,
     context: Arc<Context>,
 }
 
@@ -79,7 +83,8 @@ struct Context {
 }
 
 impl Server {
-    /// Opens every socket, in the order of the configuration. Those that systemd hands over replace `listen`.
+    /// Opens every socket, in the order of the configuration. Those that systemd hands over replace `listen`. Then takes over
+    /// the counters that were saved; MTAs that come meanwhile wait.
     ///
     /// # Errors
     ///
@@ -89,6 +94,7 @@ impl Server {
             return Err(BindError::DiskFree { path, error });
         }
         let context = Context::new(config, policy).map_err(BindError::Metrics)?;
+        let keeper = Keeper::open(&config.state)?;
         raise_open_files(config.server.max_sessions);
         let mut listeners = listener::inherited()?;
         if listeners.is_empty() {
@@ -104,7 +110,10 @@ impl Server {
             Some(path) => Some(control::Control::bind(&path.value, config.server.control_group.as_ref())?),
             None => None,
         };
-        Ok(Self { listeners, http, control, context: Arc::new(context) })
+        if let Some(keeper) = &keeper {
+            keeper.restore(&context)?;
+        }
+        Ok(Self { listeners, http, control, keeper, context: Arc::new(context) })
     }
 
     /// Where MTAs reach us, in Postfix's spelling: the ports as they really are.
@@ -124,10 +133,11 @@ impl Server {
         self.control.as_ref().map(ToString::to_string)
     }
 
-    /// Serves until `stop` is done; then no connection is taken any more, and open transactions have 30 seconds to end.
+    /// Serves until `stop` is done; then no connection is taken any more, open transactions have 30 seconds to end, and the
+    /// counters are saved.
     /// False if it stopped of itself, because a listener was lost to a bug.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
-        let Self { listeners, http, control, context } = self;
+        let Self { listeners, http, control, keeper, context } = self;
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept(listener, Arc::clone(&context)));
@@ -139,6 +149,13 @@ impl Server {
         if let Some(control) = control {
             serving_others.spawn(control.serve(Arc::clone(&context)));
         }
+        let mut sweeping = JoinSet::new();
+        sweeping.spawn(upkeep::sweep(Arc::clone(&context)));
+        let mut keeping = JoinSet::new();
+        let (finish, finished) = oneshot::channel();
+        if let Some(keeper) = keeper {
+            keeping.spawn(keeper.run(Arc::clone(&context), finished));
+        }
         let stopped = tokio::select! {
             () = stop => true,
             Some(ended) = accepting.join_next() => lost(ended),
@@ -149,6 +166,12 @@ impl Server {
             report(ended);
         }
         serving_others.shutdown().await;
+        // There may be nobody to keep them.
+        _ = finish.send(());
+        while let Some(ended) = keeping.join_next().await {
+            report(ended);
+        }
+        sweeping.shutdown().await;
         stopped
     }
 }

@@ -12,6 +12,7 @@ use crate::site::on_both;
 use crate::site::on_both_with;
 use crate::support::Mta;
 use crate::support::postward;
+use crate::support::wait_for;
 
 const ONE_AN_HOUR: &str = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1/hour\" }\n";
 const EXCEEDED: &str = "452 4.3.1 Message rate limit of 1/hour reached, try again later";
@@ -291,4 +292,80 @@ fn who_is_shut_out_is_told_until_when_and_not_that_a_bound_is_a_time() {
         client.mail(SENDER).is("452 4.3.1 Message rate limit of 1/minute reached, try again later");
         client.mail(SENDER).starts("452 4.3.1 Blocked for now, try again after 20");
     });
+}
+
+fn five_an_hour(name: &str, rate: &str) -> String {
+    format!(
+        "[state]\npath = \"{{dir}}\"\ninterval = \"1s\"\n\
+         [[rule]]\nname = \"{name}\"\nlimit = {{ key = \"client\", messages = \"{rate}\" }}\n"
+    )
+}
+
+/// So many messages pass, and no more.
+fn has_room_for(site: &Site, messages: usize, rate: &str) {
+    let mut client = site.client();
+    (0..messages).for_each(|_| client.delivers());
+    client.mail(SENDER).is(&format!("452 4.3.1 Message rate limit of {rate} reached, try again later"));
+    client.quit();
+}
+
+#[test]
+fn counts_survive_a_restart_and_go_with_the_name_of_their_rule() {
+    let mut site = Site::start(Mta::Postfix, &[], &five_an_hour("rate", "5/hour"));
+    let mut client = site.client();
+    (0..3).for_each(|_| client.delivers());
+    client.quit();
+    assert!(site.daemon.terminate().success());
+    site.replace_policy(&five_an_hour("rate", "5/hour"));
+    has_room_for(&site, 2, "5/hour");
+    site.check();
+    assert!(site.daemon.terminate().success());
+    site.replace_policy(&five_an_hour("rate", "6/hour"));
+    has_room_for(&site, 1, "6/hour");
+    site.check();
+    assert!(site.daemon.terminate().success());
+    site.replace_policy(&five_an_hour("rate", "4/hour"));
+    has_room_for(&site, 0, "4/hour");
+    site.check();
+    assert!(site.daemon.terminate().success());
+    site.replace_policy(&five_an_hour("renamed", "4/hour"));
+    site.daemon.wait_for_log("rule `rate`, messages by client/32/64: not in this configuration; dropped, keys: 1");
+    has_room_for(&site, 4, "4/hour");
+    site.check();
+}
+
+#[test]
+fn counts_survive_a_kill_once_they_are_saved() {
+    let rules = five_an_hour("rate", "5/hour").replace("\"client\"", "\"sender\"");
+    let mut site = Site::start(Mta::Postfix, &[], &rules);
+    let mut client = site.client();
+    (0..3).for_each(|_| client.delivers());
+    // The first save to end may have begun earlier, the second one has all three.
+    let saves = || site.daemon.metrics().get("postward_state_saves_total", &[("result", "ok")]);
+    for _ in 0..2 {
+        let before = saves();
+        client.delivers_from("<other@example.net>");
+        wait_for("a save", || (saves() > before).then_some(()));
+    }
+    client.quit();
+    site.daemon.kill();
+    site.replace_policy(&rules);
+    has_room_for(&site, 2, "5/hour");
+    site.check();
+}
+
+#[test]
+fn who_is_shut_out_stays_so_over_a_restart() {
+    let rules = "[state]\npath = \"{dir}\"\n[[rule]]\nname = \"rate\"\n\
+                 limit = { key = \"client\", messages = \"1/minute\", block_for = \"2h\" }\n\
+                 reply = \"452 4.3.1 Shut out for {retry_after}\"\n";
+    let mut site = Site::start(Mta::Postfix, &[], rules);
+    let mut client = site.client();
+    client.delivers();
+    client.mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
+    client.quit();
+    assert!(site.daemon.terminate().success());
+    site.replace_policy(rules);
+    site.client().mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
+    site.check();
 }

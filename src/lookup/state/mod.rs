@@ -228,10 +228,13 @@ impl Heir {
     /// What whoever changed the configuration may want to know.
     fn note(&self, ours: &[Label]) -> Option<String> {
         let (label, keys) = (&self.label, self.keys);
+        if keys == 0 {
+            return None;
+        }
         let Some(our) = self.counter.and_then(|counter| ours.get(counter)) else {
-            return Some(format!("{label}: not in this configuration, {keys} keys are dropped"));
+            return Some(format!("{label}: not in this configuration; dropped, keys: {keys}"));
         };
-        if keys == 0 || our.longest() <= label.longest() {
+        if our.longest() <= label.longest() {
             return None;
         }
         let [now, before] = [our, label].map(|label| Span(Duration::from_nanos(label.longest())));

@@ -120,8 +120,8 @@ fn another_configuration_takes_over_what_it_has() {
     assert_eq!(
         notes,
         [
-            "rule `gone`, messages by login: not in this configuration, 1 keys are dropped",
-            "rule `key`, messages by login: not in this configuration, 1 keys are dropped",
+            "rule `gone`, messages by login: not in this configuration; dropped, keys: 1",
+            "rule `key`, messages by login: not in this configuration; dropped, keys: 1",
             "rule `longer`, messages by login: now counted for 1 day, and so far only for 1 hour",
         ]
     );

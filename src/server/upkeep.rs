@@ -1,0 +1,128 @@
+//! What is done beside the mail: counters are swept, and saved where the configuration says so.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
+
+use super::Context;
+use super::listener::BindError;
+use crate::config::State;
+use crate::lookup::Found;
+use crate::lookup::Saved;
+use crate::lookup::Store;
+
+/// How often counters are swept.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How many keys a sweep looks at: less than a millisecond's work. Checks sweep, too.
+const SWEEP_BUDGET: usize = 2000;
+
+/// Forgets keys whose time is over, until it is dropped.
+pub(super) async fn sweep(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        context.lookups.sweep(SWEEP_BUDGET);
+    }
+}
+
+/// Saves the counters.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    store: Arc<Store>,
+    path: PathBuf,
+    interval: Duration,
+    /// How far the counters had changed at the last save.
+    saved: u64,
+    is_failing: bool,
+}
+
+impl Keeper {
+    /// Takes the directory; `None` if the configuration has none.
+    pub(super) fn open(state: &State) -> Result<Option<Self>, BindError> {
+        let Some(path) = &state.path else {
+            return Ok(None);
+        };
+        let path = path.value.clone();
+        let store = match Store::open(&path) {
+            Ok(store) => Arc::new(store),
+            Err(error) => return Err(BindError::State { path, error }),
+        };
+        Ok(Some(Self { store, path, interval: state.interval, saved: 0, is_failing: false }))
+    }
+
+    /// Takes over what was saved, before anybody asks.
+    pub(super) fn restore(&self, context: &Context) -> Result<(), BindError> {
+        let error = |error| BindError::State { path: self.path.clone(), error };
+        let path = self.path.display();
+        match context.lookups.restore(&self.store).map_err(error)? {
+            Found::Damaged { problem, aside: Ok(aside) } => {
+                let aside = aside.display();
+                tracing::error!(%aside, problem, "the counters in {path} cannot be used; starting with empty ones");
+            }
+            Found::Damaged { problem, aside: Err(error) } => {
+                tracing::error!(%error, problem, "the counters in {path} cannot be used, nor renamed; starting with empty ones");
+            }
+            Found::Nothing => tracing::info!("there are no counters in {path} yet; starting with empty ones"),
+            Found::Whole { saved: Saved { at, keys, bytes }, age, notes } => {
+                for note in notes {
+                    tracing::info!("counters of {note}");
+                }
+                let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
+                tracing::info!(keys, %age, "took over the counters in {path}");
+                context.metrics.state_restored(at, bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves at every interval what has changed, and for the last time when `finish` is done.
+    pub(super) async fn run(mut self, context: Arc<Context>, mut finish: oneshot::Receiver<()>) {
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let is_last = tokio::select! {
+                biased;
+                _ = &mut finish => true,
+                _ = ticks.tick() => false,
+            };
+            self.save(&context, is_last).await;
+            if is_last {
+                return;
+            }
+        }
+    }
+
+    async fn save(&mut self, context: &Context, is_last: bool) {
+        // Before the counters are read: what changes while they are is saved the next time.
+        let changes = context.lookups.limit_changes();
+        if changes == self.saved {
+            return;
+        }
+        let (lookups, store) = (Arc::clone(&context.lookups), Arc::clone(&self.store));
+        let began = Instant::now();
+        let saving = tokio::task::spawn_blocking(move || lookups.save(&store));
+        let path = self.path.display();
+        match saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+            Ok(Saved { at, keys, bytes }) => {
+                context.metrics.state_saved(at, began.elapsed(), bytes);
+                if std::mem::take(&mut self.is_failing) {
+                    tracing::info!(keys, "counters are saved in {path} again");
+                }
+                self.saved = changes;
+            }
+            Err(error) => {
+                context.metrics.state_not_saved();
+                if !std::mem::replace(&mut self.is_failing, true) || is_last {
+                    tracing::error!(%error, "cannot save counters in {path}; a restart goes back to those saved before");
+                }
+            }
+        }
+    }
+}
