@@ -5,7 +5,6 @@
 
 mod disk;
 mod ledger;
-#[allow(dead_code, unused_imports, reason = "commands, snapshots and overrides, which call the rest, come next")]
 mod limits;
 mod operate;
 mod state;
