@@ -38,6 +38,8 @@ pub struct Limit {
     pub block_for: Option<Duration>,
     /// What is charged.
     pub charge: Charge,
+    /// How many keys are remembered at most.
+    pub max_keys: Option<u64>,
 }
 
 /// What counts against a limit.
@@ -91,7 +93,7 @@ pub struct Allowances {
 /// How much somebody may.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Allowance {
-    /// So many at once; 0 is nothing.
+    /// So many at once.
     AtOnce(u64),
     /// Nothing.
     Nothing,
@@ -200,6 +202,7 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
         concurrent: fields.take("concurrent").and_then(|node| node.count(diagnostics)),
         overrides: fields.take("overrides").and_then(|node| list_name(node, diagnostics)),
         block_for: fields.take("block_for").and_then(|node| block(node, diagnostics)),
+        max_keys: fields.take("max_keys").and_then(|node| node.count(diagnostics)),
         charge: fields.take("charge").and_then(|node| charge(node, diagnostics)).unwrap_or_default(),
         place: place.clone(),
     };
@@ -288,8 +291,7 @@ fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
         concurrent: None,
     };
     if let Some(node) = fields.take("concurrent") {
-        let unlimited = whole(&node).filter(|allowance| *allowance == Allowance::Unlimited);
-        allowances.concurrent = unlimited.or_else(|| node.count(diagnostics).map(Allowance::AtOnce));
+        allowances.concurrent = whole(&node).or_else(|| node.count(diagnostics).map(Allowance::AtOnce));
     }
     let place = fields.place.clone();
     fields.finish(diagnostics);

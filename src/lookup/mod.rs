@@ -33,7 +33,12 @@ use limits::Counters;
 use limits::Row;
 
 /// The most keys that all limits together remember. A key takes about 100 bytes.
-const MAX_KEYS: usize = 4_000_000;
+const MAX_KEYS: usize = 10_000_000;
+
+/// How many keys one counter remembers.
+fn most_keys(counter: &crate::policy::Counter) -> usize {
+    counter.max_keys.and_then(|most| usize::try_from(most).ok()).map_or(MAX_KEYS, |most| most.min(MAX_KEYS))
+}
 
 /// What answers the questions of one session.
 pub trait Lookup: Send {
@@ -64,7 +69,7 @@ impl Shared {
     pub fn new(policy: Arc<Policy>) -> Arc<Self> {
         let counter = |counter: &crate::policy::Counter| {
             let row = |row: &crate::policy::Row| Row { rates: row.rates.clone(), concurrent: row.concurrent };
-            Counter { rows: counter.rows.iter().map(row).collect(), max_keys: MAX_KEYS }
+            Counter { rows: counter.rows.iter().map(row).collect(), max_keys: most_keys(counter) }
         };
         let counters: Vec<_> = policy.counters().iter().map(counter).collect();
         let counters = Counters::new(&counters, MAX_KEYS);

@@ -323,7 +323,7 @@ mod tests {
 
     fn counter(key: &[KeyPart]) -> Counter {
         let (measure, rule) = (Measure::Messages, "r".to_owned());
-        Counter { measure, rows: Vec::new(), block_for: None, key: key.to_vec(), rule }
+        Counter { measure, rows: Vec::new(), block_for: None, max_keys: None, key: key.to_vec(), rule }
     }
 
     /// The text as it is written again.

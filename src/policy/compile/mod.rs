@@ -394,7 +394,8 @@ impl<'a> Compiler<'a> {
             let own = own.iter().map(|written| row(&default, &written.allowances, measure));
             let rows = [default.clone()].into_iter().chain(own).collect();
             let (key, rule) = (limit.key.clone(), rule.name.value.clone());
-            self.counters.push(Counter { measure, rows, block_for: limit.block_for, key, rule });
+            let (block_for, max_keys) = (limit.block_for, limit.max_keys);
+            self.counters.push(Counter { measure, rows, block_for, max_keys, key, rule });
             self.counters.len() - 1
         })
     }
