@@ -153,7 +153,7 @@ impl Shown {
     fn new(operation: &Operation) -> Result<Self, String> {
         match (&operation.command, operation.format) {
             (LimitsCommand::Export, Format::Json | Format::Text) => Ok(Self::Lines),
-            (_, Format::Json) => out("{\"limits\": [").map(|()| Self::Object { has_some: false }),
+            (_, Format::Json) => Ok(Self::Object { has_some: false }),
             (_, Format::Text) => Ok(Self::Table(Table::default())),
         }
     }
@@ -162,8 +162,9 @@ impl Shown {
         match self {
             Self::Lines => out(&escaped(&format!("{limit}\n"))),
             Self::Object { has_some } => {
-                let comma = if std::mem::replace(has_some, true) { "," } else { "" };
-                out(&escaped(&format!("{comma}\n  {limit}")))
+                // Nothing is begun that an error might cut short.
+                let before = if std::mem::replace(has_some, true) { "," } else { "{\"limits\": [" };
+                out(&escaped(&format!("{before}\n  {limit}")))
             }
             Self::Table(table) => table.add(row(limit, change)),
         }
@@ -172,7 +173,7 @@ impl Shown {
     fn finish(self) -> Result<(), String> {
         match self {
             Self::Lines => Ok(()),
-            Self::Object { has_some } => out(if has_some { "\n]}\n" } else { "]}\n" }),
+            Self::Object { has_some } => out(if has_some { "\n]}\n" } else { "{\"limits\": []}\n" }),
             Self::Table(table) => table.finish(),
         }
     }

@@ -84,7 +84,9 @@ impl Ledger {
         if amount == 0 {
             return Answer::Within;
         }
-        if hold.scope == Scope::Refused && self.refusals.contains_key(&(hold.counter, hold.key.clone())) {
+        // Judged again: the true size may be more than the declared one.
+        let known = self.refusals.get(&(hold.counter, hold.key.clone())).filter(|_| hold.scope == Scope::Refused);
+        if known.is_some_and(|known| *known >= amount) {
             return Answer::Within;
         }
         let now = self.shared.clock.now();
@@ -375,6 +377,9 @@ mod tests {
         [[rule]]
         name = "refusals"
         limit = { key = "login", messages = "2/hour", charge = "refused" }
+        [[rule]]
+        name = "volume"
+        limit = { key = "login", bytes = "1000 B/hour", charge = "refused" }
     "#;
 
     fn own() -> Arc<Shared> {
@@ -450,5 +455,22 @@ mod tests {
             ledger.release();
         }
         assert!(matches!(ask(&mut ledger, "refusals", 0, Scope::Refused), Answer::Exceeded(_)));
+    }
+
+    /// `SIZE=1` must not be all that a refused message costs.
+    #[test]
+    fn a_refused_message_is_charged_its_true_size() {
+        let shared = own();
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        let volume = |ledger: &mut Ledger, octets| {
+            let counter = ledger.shared.policy.counters().iter().position(|counter| counter.rule == "volume").unwrap();
+            let (key, amount) = (Key::from_slice(b"alice"), Amount::Total(octets));
+            ledger.hold(&Hold { counter, row: 0, key, amount, scope: Scope::Refused })
+        };
+        assert_eq!(volume(&mut ledger, 1), Answer::Within);
+        assert_eq!(volume(&mut ledger, 900), Answer::Within);
+        ledger.release();
+        assert!(matches!(volume(&mut ledger, 200), Answer::Exceeded(_)));
+        assert_eq!(volume(&mut ledger, 100), Answer::Within);
     }
 }

@@ -154,7 +154,8 @@ fn client(text: &str, v4: u8, v6: u8) -> Result<IpAddr, KeyError> {
 /// As `facts` has what a client writes.
 fn folded(part: KeyPart, text: &str) -> String {
     match part {
-        KeyPart::Client { .. } | KeyPart::Listener | KeyPart::Login => text.to_owned(),
+        KeyPart::Client { .. } | KeyPart::Listener => text.to_owned(),
+        KeyPart::Login => text.to_lowercase(),
         KeyPart::Helo | KeyPart::RecipientDomain | KeyPart::SenderDomain => {
             Name::of_host(text.as_bytes()).folded().to_owned()
         }
@@ -317,13 +318,22 @@ mod tests {
 
     use super::super::limit::Measure;
     use super::*;
+    use crate::config::Charge;
 
     const HOST: KeyPart = KeyPart::Client { v4: 32, v6: 64 };
     const NETWORK: KeyPart = KeyPart::Client { v4: 24, v6: 56 };
 
     fn counter(key: &[KeyPart]) -> Counter {
         let (measure, rule) = (Measure::Messages, "r".to_owned());
-        Counter { measure, rows: Vec::new(), block_for: None, max_keys: None, key: key.to_vec(), rule }
+        Counter {
+            measure,
+            rows: Vec::new(),
+            block_for: None,
+            max_keys: None,
+            charge: Charge::Accepted,
+            key: key.to_vec(),
+            rule,
+        }
     }
 
     /// The text as it is written again.
@@ -339,7 +349,7 @@ mod tests {
     fn what_is_read_is_written_again() {
         for (parts, text) in [
             (&[KeyPart::Login][..], "alice@example.com"),
-            (&[KeyPart::Login], "Alice"),
+            (&[KeyPart::Login], "alice"),
             (&[KeyPart::Login], r#""two words""#),
             (&[KeyPart::Login], r#""""#),
             (&[KeyPart::Login], r#""a\"b\\c\u{7}\u{202e}""#),

@@ -33,6 +33,8 @@ pub struct Counter {
     pub block_for: Option<Duration>,
     /// Whose count: the parts of its keys; none: one for all.
     pub key: Vec<KeyPart>,
+    /// What is charged.
+    pub charge: Charge,
     /// How many keys are remembered at most, if less than all together.
     pub max_keys: Option<u64>,
     /// The name of the rule it belongs to.

@@ -6,8 +6,8 @@ use crate::config;
 use crate::config::KeyPart;
 use crate::facts::Facts;
 
-/// The keyed list of a limit, made ready. Of several entries that fit, one for the key itself goes before one for its
-/// domain, that before one for a network, and of networks the longest prefix wins.
+/// The keyed list of a limit, made ready. An entry for the login, or where the key has none for its first part but the
+/// client, goes before one for the domain of that, this before one for a network, and of networks the longest prefix wins.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
     list: List,
@@ -43,9 +43,12 @@ impl Overrides {
 
     /// The row of bounds for this key: 0 for those of all others, else one more than the number of the override.
     pub(crate) fn row(&self, key: &[KeyPart], facts: &Facts<'_>) -> usize {
-        let texts = || key.iter().filter_map(|part| text(*part, facts));
-        let exact = texts().find_map(|(text, _)| self.list.login(text));
-        let domain = || texts().find_map(|(_, domain)| self.list.domain(domain?));
+        // Only one part says who it is: else a client could call itself after somebody in a part that it chooses.
+        let login = key.iter().find(|part| matches!(part, KeyPart::Login));
+        let other = key.iter().find(|part| !matches!(part, KeyPart::Client { .. }));
+        let name = login.or(other).and_then(|part| text(*part, facts));
+        let exact = name.and_then(|(text, _)| self.list.login(text));
+        let domain = || name.and_then(|(_, domain)| self.list.domain(domain?));
         let network = || {
             let is_client = key.iter().any(|part| matches!(part, KeyPart::Client { .. }));
             facts.connection.client.filter(|_| is_client).and_then(|client| self.list.network(client))
@@ -104,7 +107,7 @@ mod tests {
         let written = &config.lists[0].limits;
         let connection = Connection { client: client.parse().ok(), ..Connection::default() };
         let message =
-            Message { login: Some(login.into()), sender: Address::parse(b"<a@b.example>"), ..Message::default() };
+            Message { login: Some(login.into()), sender: Address::parse(b"<a@example.com>"), ..Message::default() };
         let facts = Facts { connection: &connection, message: Some(&message), recipient: None };
         match Overrides::new(written).row(key, &facts) {
             0 => "all".to_owned(),
@@ -125,10 +128,18 @@ mod tests {
         assert_eq!(row(&both, "198.51.100.1", "john.doe"), "john.doe");
     }
 
+    /// Who may choose a part of the key must not choose the bounds of somebody else by it.
+    #[test]
+    fn only_the_login_says_who_it_is() {
+        let key = [KeyPart::SenderDomain, KeyPart::Login];
+        assert_eq!(row(&key, "192.0.2.7", "eve"), "all");
+        assert_eq!(row(&key, "192.0.2.7", "alice@example.com"), "alice@example.com");
+    }
+
     #[test]
     fn only_what_is_in_the_key_counts() {
         assert_eq!(row(&[KeyPart::Login], "192.0.2.7", "eve"), "all");
         assert_eq!(row(&[KeyPart::Client { v4: 32, v6: 64 }], "198.51.100.1", "alice@example.com"), "all");
-        assert_eq!(row(&[KeyPart::SenderDomain], "192.0.2.7", "alice@example.com"), "all");
+        assert_eq!(row(&[KeyPart::SenderDomain], "192.0.2.7", "john.doe"), "example.com");
     }
 }

@@ -96,6 +96,8 @@ impl Keeper {
             if is_last {
                 return;
             }
+            // A save that took long must not be followed by the next at once.
+            ticks.reset();
         }
     }
 

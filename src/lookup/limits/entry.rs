@@ -62,7 +62,7 @@ impl Pin {
     /// Its place among all pins of a counter; `None` for none.
     pub(super) fn rank(&self) -> Option<(Tier, u64)> {
         match self {
-            Self::Blocked(block) => Some((Tier::Refused, block.until)),
+            Self::Blocked(block) => Some((Tier::Blocked, block.until)),
             Self::Free => None,
             Self::Full(until) => Some((Tier::Full, *until)),
             Self::Refused(until) => Some((Tier::Refused, *until)),
@@ -75,8 +75,8 @@ impl Pin {
 pub(super) enum Tier {
     Idle,
     Full,
-    /// Or blocked.
     Refused,
+    Blocked,
 }
 
 /// Place in a doubly linked list of slots; [`NONE`] at its ends.

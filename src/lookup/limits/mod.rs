@@ -11,7 +11,8 @@
 //! a key is forgotten once nothing is held and its last commit has left the longest window, at once where a call
 //! notices, otherwise a few with each `hold` and with each [`Counters::sweep`]. Only when there are too many is one
 //! forgotten early: the one that was unused for longest; but keys without room, refused or blocked ones only when there
-//! are no others (those never refused first, then by when that ends), and never one with something held.
+//! are no others (those never refused first, the blocked ones last, each by when that ends), and never one with something
+//! held.
 //!
 //! Deliberately not here: a clock (callers say `now`), what a key is made of, what follows from a refusal, files.
 

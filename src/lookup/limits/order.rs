@@ -75,9 +75,9 @@ impl Order {
 
     /// A key whose pin ends at `now` or before.
     pub(super) fn lapsed(&self, now: u64) -> Option<u32> {
-        let refused = || self.pinned.range((Tier::Refused, 0, 0)..).next();
+        let first = |tier| self.pinned.range((tier, 0, 0)..).next();
         let ended = |(_, until, _): &&(Tier, u64, u32)| *until <= now;
-        let found = self.pinned.first().filter(ended).or_else(|| refused().filter(ended));
+        let found = [Tier::Full, Tier::Refused, Tier::Blocked].into_iter().filter_map(first).find(ended);
         found.map(|(_, _, slot)| *slot)
     }
 

@@ -380,3 +380,18 @@ fn a_reset_forgets_charges_and_nothing_else() {
     assert!(counters.hold(at(8), 0, 0, KEY, 1).is_err());
     assert_eq!(send(&counters, 9, KEY, 2), Ok(()));
 }
+
+/// Those who are refused may be strangers, who is blocked is somebody's decision.
+#[test]
+fn a_flood_of_keys_that_are_refused_drives_out_no_block() {
+    let counters = Counters::new(&[Counter { max_keys: 3, ..rates(&[rate(1, 1000)]) }], 1000);
+    counters.block(at(0), 0, KEY, at(900));
+    for flood in 0..50_u64 {
+        let key = flood.to_be_bytes();
+        counters.hold(at(flood), 0, 0, &key, 1).unwrap();
+        counters.commit(at(flood), 0, &key, 1);
+        assert!(counters.hold(at(flood), 0, 0, &key, 1).is_err());
+    }
+    assert_eq!(counters.keys(), 3);
+    assert!(matches!(counters.hold(at(60), 0, 0, KEY, 1), Err(Exceeded { by: By::Block(_), .. })));
+}

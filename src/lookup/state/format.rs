@@ -201,6 +201,9 @@ impl<R: Read> Decoder<R> {
         if length > self.left {
             return Err(DecodeError::CutShort(field));
         }
+        if length > LONGEST_BODY {
+            return Err(DecodeError::Garbage(field));
+        }
         let length = usize::try_from(length).map_err(|_| DecodeError::Garbage(field))?;
         let mut body = std::mem::take(&mut self.body);
         body.resize(length, 0);
@@ -369,6 +372,9 @@ const fn fold(number: i64) -> u64 {
 const fn unfold(number: u64) -> i64 {
     (number >> 1).cast_signed() ^ -(number & 1).cast_signed()
 }
+
+/// Longer than any record or header that is written: what a damaged length may not make us ask of memory.
+const LONGEST_BODY: u64 = 1 << 28;
 
 /// The first byte is not ASCII, the last ones are changed by whatever changes line ends (as in PNG, RFC 2083 §12.11).
 const MAGIC: [u8; 8] = *b"\x8fPWS\r\n\x1a\n";

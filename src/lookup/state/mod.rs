@@ -31,6 +31,7 @@ use super::Clock;
 use super::Shared;
 use super::limits::Cursor;
 use super::limits::Record;
+use crate::config::Charge;
 use crate::config::Span;
 use crate::policy;
 use format::DecodeError;
@@ -244,9 +245,14 @@ impl Heir {
 
 fn label(counter: &policy::Counter) -> Label {
     let key: Vec<_> = counter.key.iter().map(ToString::to_string).collect();
+    // What was accepted must not be taken for what was refused.
+    let measure = match counter.charge {
+        Charge::Accepted => counter.measure.name().to_owned(),
+        Charge::Attempts | Charge::Refused => format!("{} {}", counter.measure.name(), counter.charge.name()),
+    };
     Label {
         rule: counter.rule.clone(),
-        measure: counter.measure.name().to_owned(),
+        measure,
         key: key.join(", "),
         windows: counter.rows.iter().flat_map(|row| &row.rates).map(|rate| nanos(rate.per)).collect(),
     }

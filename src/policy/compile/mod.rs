@@ -395,7 +395,8 @@ impl<'a> Compiler<'a> {
             let rows = [default.clone()].into_iter().chain(own).collect();
             let (key, rule) = (limit.key.clone(), rule.name.value.clone());
             let (block_for, max_keys) = (limit.block_for, limit.max_keys);
-            self.counters.push(Counter { measure, rows, block_for, max_keys, key, rule });
+            let charge = limit.charge;
+            self.counters.push(Counter { measure, rows, block_for, max_keys, charge, key, rule });
             self.counters.len() - 1
         })
     }

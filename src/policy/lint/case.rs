@@ -194,7 +194,10 @@ fn check_forged_sender(rule: &config::Rule, needed: &[Asked<'_>], linter: &mut L
         return;
     };
     let by_sender = limit.key.iter().any(|part| matches!(part, KeyPart::Sender | KeyPart::SenderDomain));
-    let by_client = limit.key.iter().any(|part| matches!(part, KeyPart::Client { .. } | KeyPart::Login));
+    let by_login = limit.key.iter().any(|part| matches!(part, KeyPart::Login));
+    let by_client = limit.key.iter().any(|part| matches!(part, KeyPart::Client { .. }));
+    // With overrides a stranger may take the bounds of somebody else, too.
+    let by_client = by_login || (by_client && limit.overrides.is_none());
     let is_known = |(question, positive): &Asked<'_>| match &question.value {
         Question::Authenticated(authenticated) => authenticated == positive,
         Question::Client(_) | Question::ClientName(_) | Question::Login(_) => *positive,
