@@ -67,6 +67,7 @@ impl Policy {
             compiler.references.look_for_lists(condition, compiler.diagnostics);
         }
         compiler.references.report_unused_lists(compiler.diagnostics);
+        compiler.references.report_useless_overrides(compiler.diagnostics);
         let policy = compiler.finish();
         (!diagnostics.has_errors()).then_some(policy)
     }

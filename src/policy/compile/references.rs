@@ -25,8 +25,17 @@ pub(super) struct References<'a> {
     pub(super) paths: Vec<PathBuf>,
     /// Index and use of each named list.
     named: HashMap<&'a str, (usize, bool)>,
+    /// By what the limits that named a list tell their keys apart.
+    overridden: HashMap<usize, Uses>,
     /// Those lists that limits named, made ready.
     overrides: HashMap<usize, Arc<Overrides>>,
+}
+
+/// Which entries of a list of overrides can be somebody's key.
+#[derive(Clone, Copy, Debug, Default)]
+struct Uses {
+    by_client: bool,
+    by_name: bool,
 }
 
 impl<'a> References<'a> {
@@ -38,6 +47,7 @@ impl<'a> References<'a> {
             lists: config.lists.iter().map(List::new).collect(),
             paths: Vec::new(),
             named,
+            overridden: HashMap::new(),
             overrides: HashMap::new(),
         }
     }
@@ -227,13 +237,34 @@ impl<'a> References<'a> {
             );
             diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
         }
-        let by_client = limit.key.iter().any(|part| matches!(part, config::KeyPart::Client { .. }));
-        let by_client_only = limit.key.iter().all(|part| matches!(part, config::KeyPart::Client { .. }));
-        for entry in &list.limits {
-            let is_network = config::parse_network(&entry.key.value).is_ok();
-            if (is_network && !by_client) || (!is_network && by_client_only) {
-                let message = format!("\"{}\" is nobody's key in the limit that names this list", entry.key.value);
-                let hint = if is_network { "its key has no client" } else { "its key is the client's address" };
+        let uses = self.overridden.entry(*index).or_default();
+        for part in &limit.key {
+            match part {
+                config::KeyPart::Client { .. } => uses.by_client = true,
+                config::KeyPart::Helo
+                | config::KeyPart::Listener
+                | config::KeyPart::Login
+                | config::KeyPart::Recipient
+                | config::KeyPart::RecipientDomain
+                | config::KeyPart::Sender
+                | config::KeyPart::SenderDomain => uses.by_name = true,
+            }
+        }
+    }
+
+    /// Reports entries of lists of overrides that no limit which names them can use.
+    pub(super) fn report_useless_overrides(&self, diagnostics: &mut Diagnostics) {
+        for (index, list) in self.config.lists.iter().enumerate() {
+            let Some(uses) = self.overridden.get(&index) else {
+                continue;
+            };
+            for entry in &list.limits {
+                let is_network = config::parse_network(&entry.key.value).is_ok();
+                if if is_network { uses.by_client } else { uses.by_name } {
+                    continue;
+                }
+                let message = format!("\"{}\" is nobody's key in a limit that names this list", entry.key.value);
+                let hint = if is_network { "their keys have no client" } else { "their key is the client's address" };
                 diagnostics.push(Diagnostic::warning(entry.key.place.clone(), message).hint(hint));
             }
         }
