@@ -274,24 +274,13 @@ fn parse_code(found: &str) -> Result<(Class, u16), ReplyError> {
 }
 
 fn parse_enhanced(found: &str) -> Result<(Class, u16, u16), ReplyError> {
-    let parse = || {
-        let mut parts = found.split('.');
-        let class = match parts.next()? {
-            "4" => Class::Transient,
-            "5" => Class::Permanent,
-            _ => return None,
-        };
-        let (subject, detail) = (parse_number(parts.next()?)?, parse_number(parts.next()?)?);
-        parts.next().is_none().then_some((class, subject, detail))
-    };
-    parse().ok_or_else(|| ReplyError::Enhanced { found: found.to_owned() })
-}
-
-/// RFC 3463 §2: one to three digits, no leading zero.
-fn parse_number(text: &str) -> Option<u16> {
-    let digits = (1..=3).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit());
-    let leading_zero = text.len() > 1 && text.starts_with('0');
-    if digits && !leading_zero { text.parse().ok() } else { None }
+    let error = || ReplyError::Enhanced { found: found.to_owned() };
+    let EnhancedCode { class, subject, detail } = found.parse().map_err(|_| error())?;
+    match class {
+        4 => Ok((Class::Transient, subject, detail)),
+        5 => Ok((Class::Permanent, subject, detail)),
+        _ => Err(error()),
+    }
 }
 
 /// The `number`th word, for an error's text.
