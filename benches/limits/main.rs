@@ -137,9 +137,11 @@ fn check(counters: &Counters, now: Duration, key: u64) {
 /// `PINNED=1`: a limit that every key reaches with its first charge.
 fn counters(keys: u64) -> Counters {
     let amount = if env::var_os("PINNED").is_some() { 1 } else { 1_000_000 };
-    let row = Row { rates: vec![Rate { amount, per: WINDOW }], concurrent: None };
+    let row = Row { rates: vec![Rate { amount, per: WINDOW }], ..Row::default() };
     let max_keys = usize::try_from(keys.max(4_000_000)).unwrap();
-    Counters::new(&[Counter { rows: vec![row], max_keys }], max_keys)
+    let counters = Counters::new(max_keys);
+    counters.seat(&[Counter { rows: vec![row], max_keys }], &[]);
+    counters
 }
 
 fn timed(run: impl FnOnce()) -> u64 {

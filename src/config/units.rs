@@ -112,7 +112,7 @@ impl fmt::Display for Span {
 }
 
 /// So much in so long: `100/hour`, `20/minute`, `1 GiB/day`, `10/5m`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Rate {
     /// How much, in what is counted: messages, recipients, octets, connections.
     pub amount: u64,

@@ -90,15 +90,15 @@ impl Ledger {
             return Answer::Within;
         }
         let now = self.shared.clock.now();
-        if let Err(exceeded) = self.shared.counters.hold(now, hold.counter, hold.row, &hold.key, amount) {
+        if let Err(exceeded) = self.shared.hold(now, hold, amount) {
             return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
         }
         let held = Held { counter: hold.counter, key: hold.key.clone(), amount };
         match hold.scope {
-            Scope::Instant => self.shared.counters.commit(now, hold.counter, &hold.key, amount),
+            Scope::Instant => self.shared.commit(now, hold.counter, &hold.key, amount),
             Scope::Connection => self.connect(held),
             Scope::Refused => {
-                self.shared.counters.release(hold.counter, &hold.key, amount);
+                self.shared.release(hold.counter, &hold.key, amount);
                 self.may_be_refused(hold.amount, held);
             }
             Scope::Attempt | Scope::Message => {
@@ -125,7 +125,7 @@ impl Ledger {
         self.refusals.clear();
         let now = self.shared.clock.now();
         for ((counter, key), amount) in std::mem::take(&mut self.message) {
-            self.shared.counters.commit(now, counter, &key, amount);
+            self.shared.commit(now, counter, &key, amount);
         }
         self.command.clear();
     }
@@ -134,13 +134,13 @@ impl Ledger {
     pub(super) fn release(&mut self) {
         let now = self.shared.clock.now();
         for ((counter, key), amount) in std::mem::take(&mut self.refusals) {
-            self.shared.counters.commit(now, counter, &key, amount);
+            self.shared.commit(now, counter, &key, amount);
         }
         for ((counter, key), amount) in std::mem::take(&mut self.message) {
             if self.attempts.contains(&counter) {
-                self.shared.counters.commit(now, counter, &key, amount);
+                self.shared.commit(now, counter, &key, amount);
             } else {
-                self.shared.counters.release(counter, &key, amount);
+                self.shared.release(counter, &key, amount);
             }
         }
         self.command.clear();
@@ -149,7 +149,7 @@ impl Ledger {
     /// The command was refused: what was held for it alone is given back, unless it was the try that counts.
     pub(super) fn roll_back(&mut self) {
         for refused in std::mem::take(&mut self.recipient_refusals) {
-            self.shared.counters.commit(self.shared.clock.now(), refused.counter, &refused.key, refused.amount);
+            self.shared.commit(self.shared.clock.now(), refused.counter, &refused.key, refused.amount);
         }
         for held in std::mem::take(&mut self.command) {
             if !self.attempts.contains(&held.counter) {
@@ -163,7 +163,7 @@ impl Ledger {
         let counter = self.shared.policy.counters().get(hold.counter);
         match (counter.and_then(|counter| counter.block_for), exceeded.by) {
             (Some(time), By::Concurrent | By::Rate(_)) => {
-                self.shared.counters.block(now, hold.counter, &hold.key, now.saturating_add(time));
+                self.shared.block(now, hold.counter, &hold.key, now.saturating_add(time));
                 let longest = exceeded.retry_after.map_or(time, |retry_after| retry_after.max(time));
                 limits::Exceeded { retry_after: Some(longest), ..exceeded }
             }
@@ -173,7 +173,7 @@ impl Ledger {
 
     pub(super) fn release_connection(&mut self) {
         for held in self.connection.drain(..) {
-            self.shared.counters.release(held.counter, &held.key, held.amount);
+            self.shared.release(held.counter, &held.key, held.amount);
         }
     }
 
@@ -190,7 +190,7 @@ impl Ledger {
             && let Some(oldest) = self.connection.iter().position(same)
         {
             let oldest = self.connection.remove(oldest);
-            self.shared.counters.release(oldest.counter, &oldest.key, oldest.amount);
+            self.shared.release(oldest.counter, &oldest.key, oldest.amount);
         }
         self.connection.push(held);
     }
@@ -200,7 +200,7 @@ impl Ledger {
         if let Some(held) = self.message.get_mut(&(counter, key.clone())) {
             let part = amount.min(*held);
             *held -= part;
-            self.shared.counters.release(counter, key, part);
+            self.shared.release(counter, key, part);
         }
     }
 }

@@ -8,6 +8,7 @@ mod ledger;
 mod limits;
 mod operate;
 mod state;
+mod succession;
 
 pub use disk::unusable_path;
 pub use ledger::Ledger;
@@ -31,6 +32,9 @@ use disk::DiskSpace;
 use limits::Counter;
 use limits::Counters;
 use limits::Row;
+use limits::Seats;
+use succession::Heir;
+use succession::labels;
 
 /// The most keys that all limits together remember. A key takes about 100 bytes.
 const MAX_KEYS: usize = 10_000_000;
@@ -55,26 +59,54 @@ pub trait Lookup: Send {
     fn restart(&mut self);
 }
 
-/// What all sessions ask.
+/// What all sessions of one policy ask. The counts are those of all policies.
 pub struct Shared {
     policy: Arc<Policy>,
-    counters: Counters,
+    counters: Arc<Counters>,
+    /// Which of the counters are this policy's.
+    seats: Seats,
     disk: DiskSpace,
     clock: Clock,
 }
 
 impl Shared {
-    /// Counters and look-ups for this policy.
+    /// Counters and look-ups for the first policy.
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> Arc<Self> {
+        Self::seated(policy, &[], Arc::new(Counters::new(MAX_KEYS)), Clock::start())
+    }
+
+    /// The same for the policy that follows on this one: it goes on with all that this one counts for the same rule, measure
+    /// and key. Also says what it does not go on with.
+    #[must_use]
+    pub fn succeed(&self, policy: Arc<Policy>) -> (Arc<Self>, Vec<String>) {
+        let ours = labels(&policy);
+        let mut heirs = vec![None; ours.len()];
+        let mut notes = Vec::new();
+        for (number, label) in labels(&self.policy).into_iter().enumerate() {
+            let mut heir = Heir::of(label, &ours);
+            heir.keys = u64::try_from(self.limit_stats(number).keys).unwrap_or(u64::MAX);
+            notes.extend(heir.note(&ours));
+            if let Some(heir) = heir.counter.and_then(|ours| heirs.get_mut(ours)) {
+                *heir = Some(self.seats.counter(number));
+            }
+        }
+        (Self::seated(policy, &heirs, Arc::clone(&self.counters), self.clock), notes)
+    }
+
+    fn seated(policy: Arc<Policy>, heirs: &[Option<usize>], counters: Arc<Counters>, clock: Clock) -> Arc<Self> {
         let counter = |counter: &crate::policy::Counter| {
-            let row = |row: &crate::policy::Row| Row { rates: row.rates.clone(), concurrent: row.concurrent };
+            let row = |row: &crate::policy::Row| Row {
+                whose: row.whose.clone(),
+                rates: row.rates.clone(),
+                concurrent: row.concurrent,
+            };
             Counter { rows: counter.rows.iter().map(row).collect(), max_keys: most_keys(counter) }
         };
-        let counters: Vec<_> = policy.counters().iter().map(counter).collect();
-        let counters = Counters::new(&counters, MAX_KEYS);
+        let bounds: Vec<_> = policy.counters().iter().map(counter).collect();
+        let seats = counters.seat(&bounds, heirs);
         let disk = DiskSpace::new(policy.paths().len());
-        Arc::new(Self { policy, counters, disk, clock: Clock::start() })
+        Arc::new(Self { policy, counters, seats, disk, clock })
     }
 
     /// How many keys the limits remember.
@@ -98,6 +130,12 @@ impl Shared {
     #[must_use]
     pub fn limit_evictions(&self) -> u64 {
         self.counters.evictions()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.counters.leave(&self.seats);
     }
 }
 

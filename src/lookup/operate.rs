@@ -1,4 +1,4 @@
-//! What operators see of the limits and do to them, by the policy's number of a counter.
+//! What sessions and operators do to the limits and see of them, by the policy's number of a counter.
 
 use std::time::Duration;
 use std::time::SystemTime;
@@ -7,13 +7,36 @@ use super::Clock;
 use super::Shared;
 use super::limits::Block;
 use super::limits::Cursor;
+use super::limits::Exceeded;
 use super::limits::Stats;
 use super::limits::View;
+use crate::facts::Hold;
 
 impl Shared {
+    /// Reserves under a row of a counter.
+    pub(super) fn hold(&self, now: Duration, hold: &Hold, amount: u64) -> Result<(), Exceeded> {
+        let row = self.seats.row(hold.counter, hold.row);
+        self.counters.hold(now, self.seats.counter(hold.counter), row, &hold.key, amount)
+    }
+
+    /// Gives back a part of what is held.
+    pub(super) fn release(&self, counter: usize, key: &[u8], amount: u64) {
+        self.counters.release(self.seats.counter(counter), key, amount);
+    }
+
+    /// Charges a part of what is held.
+    pub(super) fn commit(&self, now: Duration, counter: usize, key: &[u8], amount: u64) {
+        self.counters.commit(now, self.seats.counter(counter), key, amount);
+    }
+
+    /// Lets nothing of a key pass until then.
+    pub(super) fn block(&self, now: Duration, counter: usize, key: &[u8], until: Duration) {
+        self.counters.block(now, self.seats.counter(counter), key, until);
+    }
+
     /// How many keys of a counter there are, and in which state.
     pub(crate) fn limit_stats(&self, counter: usize) -> Stats {
-        self.counters.stats(counter)
+        self.counters.stats(self.seats.counter(counter))
     }
 
     /// Notices a part of what time has done to limits that nobody asks, so that it is not counted any more.
@@ -23,33 +46,33 @@ impl Shared {
 
     /// The next keys of a counter, in no order: `most`, or less at the end.
     pub(crate) fn list_limits(&self, counter: usize, cursor: &mut Cursor, most: usize) -> Vec<View> {
-        self.counters.list(self.clock.now(), counter, cursor, most)
+        self.counters.list(self.clock.now(), self.seats.counter(counter), cursor, most)
     }
 
     /// The keys of a counter with the most charged and held. Looks at every key.
     pub(crate) fn top_limits(&self, counter: usize, most: usize) -> Vec<View> {
-        self.counters.top(self.clock.now(), counter, most)
+        self.counters.top(self.clock.now(), self.seats.counter(counter), most)
     }
 
     /// One key, unless nothing is known of it.
     pub(crate) fn show_limit(&self, counter: usize, key: &[u8]) -> Option<View> {
-        self.counters.show(self.clock.now(), counter, key)
+        self.counters.show(self.clock.now(), self.seats.counter(counter), key)
     }
 
     /// Forgets what a key was charged; whether there was anything.
     pub(crate) fn reset_limit(&self, counter: usize, key: &[u8]) -> bool {
-        self.counters.reset(self.clock.now(), counter, key)
+        self.counters.reset(self.clock.now(), self.seats.counter(counter), key)
     }
 
     /// Blocks a key for so long, or until it is unblocked; never for less than it is blocked already.
     pub(crate) fn block_limit(&self, counter: usize, key: &[u8], span: Option<Duration>) {
         let now = self.clock.now();
-        self.counters.block(now, counter, key, now.saturating_add(span.unwrap_or(Duration::MAX)));
+        self.counters.block(now, self.seats.counter(counter), key, now.saturating_add(span.unwrap_or(Duration::MAX)));
     }
 
     /// Ends a block; whether there was one.
     pub(crate) fn unblock_limit(&self, counter: usize, key: &[u8]) -> bool {
-        self.counters.unblock(self.clock.now(), counter, key)
+        self.counters.unblock(self.clock.now(), self.seats.counter(counter), key)
     }
 
     /// The time of day that is so far off.

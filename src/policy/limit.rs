@@ -44,6 +44,8 @@ pub struct Counter {
 /// Bounds that hold together; without any, there is no limit.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
+    /// Whose they are, as the override says it; `None`: those of all.
+    pub whose: Option<Arc<str>>,
     /// The bounds for spans of time. An amount of 0 forbids.
     pub rates: Vec<Rate>,
     /// The bound on what is held at once.

@@ -1,24 +1,38 @@
 //! Whether an amount fits: the bounds of a counter, row by row, against what one key has used.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Block;
 use super::By;
-use super::Counter;
 use super::Exceeded;
 use super::Row;
 use super::charges::Charges;
 use super::entry::Blocked;
 
-/// The rows of a [`Counter`], in nanoseconds.
+/// Rows of bounds, of all policies that count with a counter. A row keeps its number as long as one of them has it.
+#[derive(Clone, Default)]
 pub(super) struct Bounds {
-    rows: Vec<RowBounds>,
+    rows: Vec<Option<Seated>>,
+    /// The row that stands for one that is not there any more.
+    default: usize,
     /// The longest window of all rows, for which charges are kept; 0 if there is none.
     pub(super) longest: u64,
 }
 
+#[derive(Clone)]
+struct Seated {
+    row: Arc<RowBounds>,
+    /// How many policies have it.
+    users: usize,
+}
+
+/// A [`Row`], in nanoseconds.
 struct RowBounds {
+    written: Arc<Row>,
     rates: Vec<RateBound>,
     concurrent: Option<u64>,
 }
@@ -41,12 +55,61 @@ enum Refuser {
     Rate(usize),
 }
 
+/// The rows that there were, by number: for which keys.
+pub(super) type Names = Vec<Option<Option<Arc<str>>>>;
+
 impl Bounds {
-    /// A window contains at least the present moment.
-    pub(super) fn new(counter: &Counter) -> Self {
-        let rows: Vec<_> = counter.rows.iter().map(RowBounds::new).collect();
-        let longest = rows.iter().flat_map(|row| &row.rates).map(|rate| rate.per).max().unwrap_or(0);
-        Self { rows, longest }
+    /// Adds the rows of a policy, and gives their numbers. What equals one that is there is that one.
+    pub(super) fn seat(&mut self, rows: &[Row]) -> Vec<usize> {
+        let before: HashMap<Row, usize> =
+            self.seated().map(|(number, seated)| (Row::clone(&seated.row.written), number)).collect();
+        let taken: HashSet<usize> = before.values().copied().collect();
+        let mut free = (0..).filter(|number| !taken.contains(number));
+        let mut numbers = Vec::with_capacity(rows.len());
+        for row in rows {
+            let number = before.get(row).copied().unwrap_or_else(|| free.next().unwrap_or(usize::MAX));
+            if number >= self.rows.len() {
+                self.rows.resize(number + 1, None);
+            }
+            if let Some(place) = self.rows.get_mut(number) {
+                let seated = place.get_or_insert_with(|| Seated { row: Arc::new(RowBounds::new(row)), users: 0 });
+                seated.users += 1;
+            }
+            numbers.push(number);
+        }
+        self.default = numbers.first().copied().unwrap_or_default();
+        self.measure();
+        numbers
+    }
+
+    /// A policy with these rows has gone.
+    pub(super) fn leave(&mut self, rows: &[usize]) {
+        for number in rows {
+            if let Some(place) = self.rows.get_mut(*number)
+                && let Some(seated) = place
+            {
+                seated.users = seated.users.saturating_sub(1);
+                if seated.users == 0 {
+                    *place = None;
+                }
+            }
+        }
+        self.measure();
+    }
+
+    /// For which keys each row is.
+    pub(super) fn names(&self) -> Names {
+        self.rows.iter().map(|place| place.as_ref().map(|seated| seated.row.written.whose.clone())).collect()
+    }
+
+    /// For each row that there was before, the one among these for the same keys, or for all. `None`: all are the same.
+    pub(super) fn heirs(&self, before: &Names, rows: &[usize]) -> Option<Vec<usize>> {
+        let named: HashMap<_, _> =
+            rows.iter().filter_map(|row| Some((self.row(*row)?.written.whose.clone(), *row))).collect();
+        let heir = |name: &Option<Option<Arc<str>>>| name.as_ref().and_then(|name| named.get(name)).copied();
+        let heirs: Vec<_> = before.iter().map(|name| heir(name).unwrap_or(self.default)).collect();
+        let is_same = heirs.iter().enumerate().zip(before).all(|((row, heir), name)| row == *heir || name.is_none());
+        (!is_same).then_some(heirs)
     }
 
     /// Whether `amount`, not 0, fits under all bounds of the row.
@@ -80,17 +143,38 @@ impl Bounds {
         if is_bounded { 1 } else { (self.longest / GRAINS).max(1) }
     }
 
-    /// A row that does not exist is the default.
+    /// The row as it was given.
+    pub(super) fn written(&self, row: usize) -> Arc<Row> {
+        self.row(row).map(|row| Arc::clone(&row.written)).unwrap_or_default()
+    }
+
+    /// The number of the row for these keys, or for all.
+    pub(super) fn number(&self, whose: Option<&str>) -> usize {
+        let found = self.seated().find(|(_, seated)| whose.is_some() && seated.row.written.whose.as_deref() == whose);
+        found.map_or(self.default, |(number, _)| number)
+    }
+
     fn row(&self, row: usize) -> Option<&RowBounds> {
-        self.rows.get(row).or_else(|| self.rows.first())
+        let place = |row: usize| self.rows.get(row).and_then(Option::as_ref);
+        place(row).or_else(|| place(self.default)).map(|seated| &*seated.row)
+    }
+
+    fn seated(&self) -> impl Iterator<Item = (usize, &Seated)> {
+        self.rows.iter().enumerate().filter_map(|(number, place)| Some((number, place.as_ref()?)))
+    }
+
+    fn measure(&mut self) {
+        let rates = self.seated().flat_map(|(_, seated)| &seated.row.rates);
+        self.longest = rates.map(|rate| rate.per).max().unwrap_or(0);
     }
 }
 
 impl RowBounds {
+    /// A window contains at least the present moment.
     fn new(row: &Row) -> Self {
         let rates = row.rates.iter();
         let rates = rates.map(|rate| RateBound { amount: rate.amount, per: nanos(rate.per).max(1) }).collect();
-        Self { rates, concurrent: row.concurrent }
+        Self { written: Arc::new(row.clone()), rates, concurrent: row.concurrent }
     }
 }
 

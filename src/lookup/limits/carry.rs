@@ -1,11 +1,13 @@
-//! Copies counters out and in: for a file that outlives the process, or for the counters of another policy.
+//! Copies counters out and in: for a file that outlives the process.
 //!
 //! Times in a record are ages, so that a record means the same to whoever counts time from another moment. What is held
 //! is not copied: it belongs to sessions, and these stay with the counters that they began with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Counters;
+use super::Row;
 use super::bounds::NEVER;
 use super::charges::Charges;
 use super::entry::Blocked;
@@ -20,8 +22,8 @@ use super::views::Cursor;
 pub(crate) struct Record {
     /// Index of the counter. Whoever imports into other counters puts theirs here.
     pub(crate) counter: usize,
-    /// The row that it was last judged by.
-    pub(crate) row: usize,
+    /// For which keys the row is that it was last judged by; `None`: all.
+    pub(crate) whose: Option<Arc<str>>,
     /// Whose count.
     pub(crate) key: Vec<u8>,
     /// Age and amount of each charge, oldest first.
@@ -36,7 +38,7 @@ pub(crate) type Age = i64;
 /// What is copied under the lock. A long log is shared, and only unrolled afterwards.
 struct Copied {
     counter: usize,
-    row: usize,
+    row: Arc<Row>,
     key: Vec<u8>,
     charges: Charges,
     block: Option<Blocked>,
@@ -54,8 +56,8 @@ impl Counters {
     /// Adds what a record tells to what is known of its key: charges to charges, and blocks that overlap become one. A
     /// record for a counter that does not exist is passed over.
     pub(crate) fn import(&self, now: Duration, record: Record) {
-        let asked = inside(now);
-        let Some(rule) = self.rules.get(record.counter) else {
+        let (rules, asked) = (self.rules.load(), inside(now));
+        let Some(rule) = rules.get(record.counter) else {
             return;
         };
         let mut charges = Charges::None;
@@ -66,14 +68,14 @@ impl Counters {
         let block = record.block.map(|(since, until)| Blocked { since: date(asked, since), until: date(asked, until) });
 
         let newest = charges.last().unwrap_or(asked).max(asked);
-        let (mut shard, name) = self.shard(newest, record.counter, &record.key);
+        let (mut shard, name) = self.shard(&rules, newest, record.counter, &record.key);
         let found = shard.find(&name);
         let slot = found.unwrap_or_else(|| shard.insert(rule, &name));
         shard.lapse(slot);
         if let Some(entry) = shard.entry(slot) {
             entry.charges.merge(charges);
             if found.is_none() {
-                entry.set_row(record.row);
+                entry.set_row(rule.bounds.number(record.whose.as_deref()));
             }
         }
         if let Some(block) = block.filter(|block| block.until > newest) {
@@ -92,7 +94,7 @@ impl Copied {
         let charges = self.charges.iter().filter(|(time, _)| *time >= self.from);
         Record {
             counter: self.counter,
-            row: self.row,
+            whose: self.row.whose.clone(),
             key: self.key,
             charges: charges.map(|(time, amount)| (age(now, time), amount)).collect(),
             block: self.block.map(|block| (age(now, block.since), age(now, block.until))),
@@ -110,7 +112,7 @@ fn copy(entry: &Entry, rule: &Rule, now: u64) -> Option<Copied> {
     let is_charged = entry.charges.last().is_some_and(|last| last >= from);
     (is_charged || block.is_some()).then(|| Copied {
         counter: entry.counter(),
-        row: entry.row(),
+        row: rule.bounds.written(entry.row()),
         key: entry.key.as_slice().to_vec(),
         charges: entry.charges.clone(),
         block,
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn records_that_say_nothing_leave_nothing() {
         let counters = one(rates(&[rate(4, 1000)]));
-        let record = |counter, charges, block| Record { counter, row: 0, key: KEY.to_vec(), charges, block };
+        let record = |counter, charges, block| Record { counter, whose: None, key: KEY.to_vec(), charges, block };
         counters.import(at(5), record(0, vec![(1000, 1), (2000, 1)], None));
         counters.import(at(5), record(0, Vec::new(), Some((10, 0))));
         counters.import(at(5), record(7, vec![(1, 1)], None));
@@ -192,7 +194,7 @@ mod tests {
     /// Logs of many pieces, in steps of any size, while keys come and go.
     #[test]
     fn an_export_in_steps_has_every_key_that_stays() {
-        let counters = Counters::new(&[rates(&[rate(100, 1000)])], 20_000);
+        let counters = Counters::of(&[rates(&[rate(100, 1000)])], 20_000);
         let charge = |now: u64| (0..100u8).for_each(|key| counters.commit(at(now), 0, &[key], 1));
         (0..30).for_each(charge);
         let mut cursor = Cursor::default();

@@ -26,6 +26,7 @@ mod order;
 #[cfg(test)]
 mod properties;
 mod rules;
+mod seating;
 mod shard;
 mod slab;
 #[cfg(test)]
@@ -33,16 +34,20 @@ mod tests;
 mod views;
 
 pub(crate) use carry::Record;
+pub(crate) use rules::Seats;
 pub(crate) use views::Cursor;
 pub(crate) use views::Stats;
 pub(crate) use views::View;
 
+use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::config::Rate;
 use bounds::NEVER;
@@ -58,16 +63,18 @@ use shard::Shard;
 /// What one counter allows.
 #[derive(Clone, Debug)]
 pub(crate) struct Counter {
-    /// Bounds for classes of keys: the first row is the default, others are for keys with bounds of their own. Charges
-    /// are kept for the longest window of all rows.
+    /// Bounds for classes of keys: the first row is the default, others are for keys with bounds of their own, each with
+    /// another name. Charges are kept for the longest window of all rows.
     pub(crate) rows: Vec<Row>,
     /// How many keys are kept, or as many as have something held.
     pub(crate) max_keys: usize,
 }
 
 /// All bounds that a key is under together. Without any it is unlimited, and yet counted if another row has a window.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(crate) struct Row {
+    /// For which keys, as operators call them; `None` for all others.
+    pub(crate) whose: Option<Arc<str>>,
     /// Bounds on what is committed within a time, plus what is held. An amount of 0 forbids.
     pub(crate) rates: Vec<Rate>,
     /// Bound on what is held at the same time.
@@ -111,7 +118,9 @@ pub(crate) struct Block {
 /// `now` is the time since any fixed moment. Time does not go backwards: a `now` older than the newest that the key's
 /// shard has seen counts as that newest.
 pub(crate) struct Counters {
-    rules: Rules,
+    rules: ArcSwap<Rules>,
+    /// Policies come and go one after the other.
+    seating: Mutex<()>,
     shards: Vec<Mutex<Shard>>,
     /// The shard that is swept next.
     swept: AtomicUsize,
@@ -120,16 +129,21 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// Counters known by their index. Of all keys together at most `max_keys` are kept, or as many as have something
-    /// held.
-    pub(crate) fn new(counters: &[Counter], max_keys: usize) -> Self {
-        let rules = Rules::new(counters, max_keys);
-        let shards = (0..rules.shards()).map(|_| Mutex::new(Shard::new(rules.counters()))).collect();
-        Self { rules, shards, swept: AtomicUsize::new(0), changes: AtomicU64::new(0) }
+    /// No counters yet. Of all keys together at most `max_keys` will be kept, or as many as have something held.
+    pub(crate) fn new(max_keys: usize) -> Self {
+        let rules = Rules::new(max_keys);
+        let shards = (0..rules.shards()).map(|_| Mutex::new(Shard::default())).collect();
+        Self {
+            rules: ArcSwap::from_pointee(rules),
+            seating: Mutex::new(()),
+            shards,
+            swept: AtomicUsize::new(0),
+            changes: AtomicU64::new(0),
+        }
     }
 
     /// Reserves `amount` under every bound of the row, or under none. Nothing (0) always fits. While the key is blocked,
-    /// nothing else does.
+    /// nothing else does. Counters and rows have the numbers of their [`Seats`].
     pub(crate) fn hold(
         &self,
         now: Duration,
@@ -138,50 +152,56 @@ impl Counters {
         key: &[u8],
         amount: u64,
     ) -> Result<(), Exceeded> {
-        let asked = inside(now);
-        let (mut shard, name) = self.shard(asked, counter, key);
+        let (rules, asked) = (self.rules.load(), inside(now));
+        let (mut shard, name) = self.shard(&rules, asked, counter, key);
         shard.hold(&name, row, amount).map_err(|refusal| refusal.seen_from(asked))
     }
 
     /// Gives back `amount` of what is held.
     pub(crate) fn release(&self, counter: usize, key: &[u8], amount: u64) {
-        let (mut shard, name) = self.shard(0, counter, key);
+        let rules = self.rules.load();
+        let (mut shard, name) = self.shard(&rules, 0, counter, key);
         shard.release(&name, amount);
     }
 
     /// Turns `amount` of what is held into a charge dated `now`; what was never held is charged all the same.
     pub(crate) fn commit(&self, now: Duration, counter: usize, key: &[u8], amount: u64) {
-        let (mut shard, name) = self.shard(inside(now), counter, key);
+        let rules = self.rules.load();
+        let (mut shard, name) = self.shard(&rules, inside(now), counter, key);
         shard.commit(&name, amount);
         self.changed();
     }
 
     /// Blocks a key until `until`, a time like `now`, or longer if it is blocked for longer already.
     pub(crate) fn block(&self, now: Duration, counter: usize, key: &[u8], until: Duration) {
-        let (mut shard, name) = self.shard(inside(now), counter, key);
+        let rules = self.rules.load();
+        let (mut shard, name) = self.shard(&rules, inside(now), counter, key);
         shard.block(&name, inside(until));
         self.changed();
     }
 
     /// Ends a block; whether there was one. What was counted before it counts on.
     pub(crate) fn unblock(&self, now: Duration, counter: usize, key: &[u8]) -> bool {
-        let (mut shard, name) = self.shard(inside(now), counter, key);
+        let rules = self.rules.load();
+        let (mut shard, name) = self.shard(&rules, inside(now), counter, key);
         self.changed();
         shard.unblock(&name)
     }
 
     /// Forgets what a key was charged; whether there was anything. What is held stays held, what is blocked blocked.
     pub(crate) fn reset(&self, now: Duration, counter: usize, key: &[u8]) -> bool {
-        let (mut shard, name) = self.shard(inside(now), counter, key);
+        let rules = self.rules.load();
+        let (mut shard, name) = self.shard(&rules, inside(now), counter, key);
         self.changed();
         shard.reset(&name)
     }
 
-    /// Does what time has left to do in shards that nobody asks: ends pins and forgets keys whose time is over, and those
-    /// that are too many. Looks at about `budget` keys, few under each lock, and at each shard once at most; goes on where
+    /// Does what time has left to do in shards that nobody asks: ends pins and forgets keys whose time is over, those that
+    /// are too many, and those of counters that no policy has any more. Looks at about `budget` keys, few under each lock, and at each shard once at most; goes on where
     /// the last call ended. Gives how many there were; 0 means that nothing is left to do.
     pub(crate) fn sweep(&self, now: Duration, budget: usize) -> usize {
-        let now = inside(now);
+        let (rules, now) = (self.rules.load(), inside(now));
+        let abandoned: Vec<_> = rules.abandoned().collect();
         let mut done = 0;
         for _ in 0..self.shards.len() {
             if done >= budget {
@@ -189,7 +209,9 @@ impl Counters {
             }
             let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
             if let Some(shard) = self.shards.get(next) {
-                done += self.locked(shard, now).sweep_all(SWEPT_AT_ONCE.min(budget - done));
+                let mut locked = locked(&rules, shard, now);
+                done += abandoned.iter().map(|counter| locked.clear(*counter)).sum::<usize>();
+                done += locked.sweep_all(SWEPT_AT_ONCE.min(budget.saturating_sub(done)));
             }
         }
         done
@@ -197,12 +219,12 @@ impl Counters {
 
     /// How many keys are kept, of all counters.
     pub(crate) fn keys(&self) -> usize {
-        self.rules.keys()
+        self.rules.load().keys()
     }
 
     /// How many keys were forgotten before their time, of all counters.
     pub(crate) fn evictions(&self) -> u64 {
-        self.rules.evictions()
+        self.rules.load().evictions()
     }
 
     /// A number that grows with every charge and every change by hand, under the key's lock: what an export that begins
@@ -216,16 +238,16 @@ impl Counters {
     }
 
     /// Locks the shard of a key.
-    fn shard<'a>(&'a self, now: u64, counter: usize, key: &'a [u8]) -> (Locked<'a>, Name<'a>) {
-        let (number, name) = self.rules.locate(counter, key);
+    fn shard<'a>(&'a self, rules: &'a Rules, now: u64, counter: usize, key: &'a [u8]) -> (Locked<'a>, Name<'a>) {
+        let (number, name) = rules.locate(counter, key);
         let shard = self.shards.get(number).expect("`locate` knows how many shards there are");
-        (self.locked(shard, now), name)
+        (locked(rules, shard, now), name)
     }
+}
 
-    /// A panic elsewhere under the lock must not stop all mail; every change in here leaves a state that can be used.
-    fn locked<'a>(&'a self, shard: &'a Mutex<Shard>, now: u64) -> Locked<'a> {
-        Locked::at(&self.rules, shard.lock().unwrap_or_else(PoisonError::into_inner), now)
-    }
+/// A panic elsewhere under the lock must not stop all mail; every change in here leaves a state that can be used.
+fn locked<'a>(rules: &'a Rules, shard: &'a Mutex<Shard>, now: u64) -> Locked<'a> {
+    Locked::at(rules, shard.lock().unwrap_or_else(PoisonError::into_inner), now)
 }
 
 impl Locked<'_> {

@@ -16,8 +16,10 @@ use super::Counters;
 use super::Cursor;
 use super::Exceeded;
 use super::Row;
+use super::Seats;
 use super::bounds::nanos;
 use super::entry::Pin;
+use super::locked;
 use super::order::Order;
 use super::tests::at;
 use crate::config::Rate;
@@ -31,7 +33,10 @@ struct History {
 }
 
 struct Oracle {
-    counters: Vec<Counter>,
+    /// Of each policy, oldest first.
+    counters: Vec<Vec<Counter>>,
+    /// There was more than one.
+    is_mixed: bool,
     now: u64,
     keys: BTreeMap<(usize, u8), History>,
 }
@@ -65,7 +70,8 @@ impl Oracle {
         self.keys.entry((counter, key)).or_default()
     }
 
-    fn verdict(&mut self, asked: u64, counter: usize, row: usize, key: u8, amount: u64) -> Result<(), Exceeded> {
+    fn verdict(&mut self, asked: u64, of: &Asked) -> Result<(), Exceeded> {
+        let Asked { policy, counter, row, key, amount } = *of;
         let now = self.now;
         let history = self.history(counter, key).clone();
         if amount == 0 {
@@ -75,7 +81,7 @@ impl Oracle {
             let block = Block { age: at(asked.saturating_sub(since)), left: at(until - asked) };
             return Err(Exceeded { by: By::Block(block), used: 0, retry_after: Some(block.left) });
         }
-        let row = &self.counters[counter].rows[row];
+        let row = &self.counters[policy][counter].rows[row];
         let mut worst: Option<Exceeded> = None;
         let mut report = |exceeded: Exceeded| {
             let wait = |exceeded: &Exceeded| exceeded.retry_after.unwrap_or(Duration::MAX);
@@ -97,10 +103,13 @@ impl Oracle {
     }
 
     /// Of all windows of a rate's length, those that end at a commit hold the most. Keys below [`ROWS`] never leave
-    /// their row.
+    /// their row, unless there is another policy.
     fn check_all_windows(&self) -> Result<(), TestCaseError> {
+        let Some(policy) = self.counters.first().filter(|_| !self.is_mixed) else {
+            return Ok(());
+        };
         for ((counter, key), history) in self.keys.iter().filter(|((_, key), _)| usize::from(*key) < ROWS) {
-            for rate in &self.counters[*counter].rows[usize::from(*key)].rates {
+            for rate in &policy[*counter].rows[usize::from(*key)].rates {
                 for (end, _) in &history.commits {
                     prop_assert!(history.charged(*end, nanos(rate.per)) <= rate.amount, "{rate:?} until {end}");
                 }
@@ -110,7 +119,8 @@ impl Oracle {
     }
 
     fn longest(&self, counter: usize) -> u64 {
-        let rates = self.counters[counter].rows.iter().flat_map(|row| &row.rates);
+        let rows = self.counters.iter().flat_map(|policy| &policy[counter].rows);
+        let rates = rows.flat_map(|row| &row.rates);
         rates.map(|rate| nanos(rate.per)).max().unwrap_or(0)
     }
 
@@ -143,6 +153,7 @@ pub(super) enum Event {
         back: u64,
     },
     Hold {
+        policy: usize,
         counter: usize,
         row: usize,
         key: u8,
@@ -155,6 +166,10 @@ pub(super) enum Event {
     Reset {
         counter: usize,
         key: u8,
+    },
+    /// Another policy goes on with all counters; the oldest one is forgotten if there are many.
+    Reload {
+        counters: Vec<Counter>,
     },
     /// To when the last refusal said, or one nanosecond less, and the same again.
     Retry {
@@ -169,6 +184,7 @@ pub(super) enum Event {
 /// What a hold asked for.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
+    policy: usize,
     counter: usize,
     row: usize,
     key: u8,
@@ -178,6 +194,8 @@ struct Asked {
 /// The counters beside the oracle.
 pub(super) struct Trial {
     tested: Counters,
+    /// Of each policy that the oracle knows.
+    seats: Vec<Seats>,
     oracle: Oracle,
     held: Vec<Asked>,
     refused: Option<(u64, Asked)>,
@@ -190,9 +208,10 @@ pub(super) struct Trial {
 
 impl Trial {
     pub(super) fn new(counters: Vec<Counter>, unit: u64) -> Self {
-        let tested = Counters::new(&counters, 1000);
-        let oracle = Oracle { counters, now: 0, keys: BTreeMap::new() };
-        Self { tested, oracle, held: Vec::new(), refused: None, clock: EPOCH, start: 0, unit }
+        let tested = Counters::new(1000);
+        let seats = vec![tested.seat(&counters, &[])];
+        let oracle = Oracle { counters: vec![counters], is_mixed: false, now: 0, keys: BTreeMap::new() };
+        Self { tested, seats, oracle, held: Vec::new(), refused: None, clock: EPOCH, start: 0, unit }
     }
 
     /// The tested counters' time.
@@ -202,6 +221,7 @@ impl Trial {
 
     pub(super) fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match *event {
+            Event::Reload { ref counters } => self.reload(counters),
             Event::Advance { by } => self.clock += by,
             Event::Block { counter, key, length } => {
                 self.oracle.now = self.oracle.now.max(self.clock);
@@ -216,9 +236,9 @@ impl Trial {
             Event::Carry { start } => self.carry(start),
             Event::Commit { .. } | Event::Release { .. } if self.held.is_empty() => {}
             Event::Commit { which, back } => self.commit(which, back),
-            Event::Hold { counter, row, key, amount, back } => {
+            Event::Hold { policy, counter, row, key, amount, back } => {
                 let row = if usize::from(key) < ROWS { key.into() } else { row };
-                let asked = Asked { counter, row, key, amount: amount * self.unit };
+                let asked = Asked { policy: policy % self.seats.len(), counter, row, key, amount: amount * self.unit };
                 self.hold(self.clock - back, asked)?;
             }
             Event::Release { which } => {
@@ -252,9 +272,10 @@ impl Trial {
     }
 
     fn hold(&mut self, time: u64, asked: Asked) -> Result<(), TestCaseError> {
-        let Asked { counter, row, key, amount } = asked;
+        let Asked { policy, counter, row, key, amount } = asked;
         self.oracle.now = self.oracle.now.max(time);
-        let expected = self.oracle.verdict(time, counter, row, key, amount);
+        let expected = self.oracle.verdict(time, &asked);
+        let row = self.seats[policy].row(counter, row);
         let verdict = self.tested.hold(self.at(time), counter, row, &[key], amount);
         prop_assert_eq!(&verdict, &expected, "{:?} at {}", asked, time);
         match verdict {
@@ -285,9 +306,13 @@ impl Trial {
     fn carry(&mut self, start: u64) {
         let now = self.oracle.now.max(self.clock);
         let unlimited = Row::default();
-        let mut counters = self.oracle.counters.clone();
+        let newest = self.oracle.counters.pop().unwrap();
+        let mut counters = newest.clone();
         counters.iter_mut().for_each(|counter| counter.rows.push(unlimited.clone()));
-        let new = Counters::new(&counters, 1000);
+        let new = Counters::new(1000);
+        self.seats = vec![new.seat(&counters, &[])];
+        self.oracle.counters = vec![newest];
+        self.refused.iter_mut().for_each(|(_, asked)| asked.policy = 0);
         let (mut cursor, old) = (Cursor::default(), self.at(now));
         // Just as far before the present as time may go back, or long before.
         self.start = now - 20 - start;
@@ -311,6 +336,19 @@ impl Trial {
         (self.tested, self.oracle.now) = (new, now);
     }
 
+    /// Sessions of a policy that is forgotten are over; what they hold, their last act may commit.
+    fn reload(&mut self, counters: &[Counter]) {
+        let heirs: Vec<_> = (0..counters.len()).map(Some).collect();
+        self.seats.push(self.tested.seat(counters, &heirs));
+        self.oracle.counters.push(counters.to_vec());
+        self.oracle.is_mixed = true;
+        if self.seats.len() > POLICIES {
+            self.tested.leave(&self.seats.remove(0));
+            self.oracle.counters.remove(0);
+            self.refused = None;
+        }
+    }
+
     /// After all windows and blocks only what is held is left.
     pub(super) fn finish(&mut self) -> Result<(), TestCaseError> {
         self.oracle.check_all_windows()?;
@@ -326,15 +364,16 @@ impl Trial {
 
 /// Every key can be found, is where it belongs and nowhere else, and is counted as what it is.
 pub(super) fn check_orders(counters: &Counters) {
-    let mut tallied = vec![(0, 0, 0); counters.rules.counters()];
+    let rules = counters.rules.load();
+    let mut tallied = vec![(0, 0, 0); rules.counters()];
     for shard in &counters.shards {
-        let shard = counters.locked(shard, 0);
+        let shard = locked(&rules, shard, 0);
         let (mut idle, mut pinned) = (BTreeSet::new(), BTreeSet::new());
         for slot in 0..shard.shard.slab.slots() {
             let Some(entry) = shard.shard.slab.get(slot) else {
                 continue;
             };
-            let (_, name) = counters.rules.locate(entry.counter(), entry.key.as_slice());
+            let (_, name) = rules.locate(entry.counter(), entry.key.as_slice());
             assert_eq!(shard.find(&name), Some(slot));
             let (keys, limited, blocked) = &mut tallied[entry.counter()];
             *keys += 1;
@@ -362,5 +401,7 @@ pub(super) fn check_orders(counters: &Counters) {
 
 /// The time at which trials begin, after which others can.
 const EPOCH: u64 = 1000;
+/// How many policies have sessions at most.
+const POLICIES: usize = 3;
 /// Bounds of each counter.
 pub(super) const ROWS: usize = 2;

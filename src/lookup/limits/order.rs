@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_full_table_evicts_what_was_idle_longest() {
         let day = || rates(&[rate(3, 1000 * SECOND)]);
-        let counters = Counters::new(&[day(), day()], 3);
+        let counters = Counters::of(&[day(), day()], 3);
         assert_eq!(send(&counters, SECOND, b"a", 1), Ok(()));
         counters.commit(at(2 * SECOND), 1, b"b", 2);
         assert_eq!(send(&counters, 3 * SECOND, b"c", 1), Ok(()));
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_never_evicted() {
-        let counters = Counters::new(&[rates(&[rate(1, 1000)])], 10);
+        let counters = Counters::of(&[rates(&[rate(1, 1000)])], 10);
         for key in 0..100u8 {
             assert_eq!(counters.hold(at(0), 0, 0, &[key], 1), Ok(()));
         }
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn what_is_held_does_not_stand_in_the_way_of_evictions() {
-        let counters = Counters::new(&[rates(&[rate(1, 1000)])], 10);
+        let counters = Counters::of(&[rates(&[rate(1, 1000)])], 10);
         for key in 0..9u8 {
             assert_eq!(counters.hold(at(0), 0, 0, &[key], 1), Ok(()));
         }
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn max_keys_bounds_all_shards_together() {
-        let counters = Counters::new(&[rates(&[rate(1, 1000)])], 10_000);
+        let counters = Counters::of(&[rates(&[rate(1, 1000)])], 10_000);
         assert_eq!(counters.shards.len(), 2);
         for key in 0..30_000u32 {
             assert_eq!(send(&counters, 0, &key.to_ne_bytes(), 1), Ok(()));
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn keys_in_use_survive_a_flood_of_others() {
-        let counters = Counters::new(&[rates(&[rate(1, 99_999 * SECOND)]), rates(&[rate(1, 99_999 * SECOND)])], 100);
+        let counters = Counters::of(&[rates(&[rate(1, 99_999 * SECOND)]), rates(&[rate(1, 99_999 * SECOND)])], 100);
         let used = || (0..50u8).map(|key| (usize::from(key % 2), [key]));
         used().for_each(|(counter, key)| counters.commit(at(0), counter, &key, 1));
         for flood in 1..10_000u64 {
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn each_counter_has_a_bound_of_its_own() {
         let counter = |max_keys| Counter { max_keys, ..rates(&[rate(9, 1000)]) };
-        let counters = Counters::new(&[counter(3), counter(100), counter(100)], 50);
+        let counters = Counters::of(&[counter(3), counter(100), counter(100)], 50);
         for key in 0..200u8 {
             (0..2).for_each(|counter| counters.commit(at(u64::from(key)), counter, &[key], 1));
         }
@@ -199,7 +199,7 @@ mod tests {
     /// A key that has used all of its budget would get another one.
     #[test]
     fn keys_without_room_survive_a_flood_of_new_ones() {
-        let counters = Counters::new(&[rates(&[rate(2, 10_000)])], 10);
+        let counters = Counters::of(&[rates(&[rate(2, 10_000)])], 10);
         assert_eq!(send(&counters, 0, b"full", 2), Ok(()));
         counters.block(at(0), 0, b"blocked", at(10_000));
         assert_eq!(send(&counters, 0, b"refused", 1), Ok(()));
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn of_pinned_keys_those_never_refused_go_first_and_then_those_that_end_first() {
-        let counters = Counters::new(&[rates(&[rate(1, 1000)])], 4);
+        let counters = Counters::of(&[rates(&[rate(1, 1000)])], 4);
         for (now, key) in [(0, b"a"), (1, b"b"), (2, b"c"), (3, b"d")] {
             assert_eq!(send(&counters, now, key, 1), Ok(()));
         }

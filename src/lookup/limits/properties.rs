@@ -32,24 +32,45 @@ use crate::config::Rate;
 fn row(unit: u64) -> impl Strategy<Value = Row> {
     let rate = (0..9u64, 1..13u64).prop_map(move |(amount, per)| rate(amount * unit, per));
     let concurrent = option::weighted(0.3, (0..5u64).prop_map(move |bound| bound * unit));
-    (vec(rate, 0..4), concurrent).prop_map(|(rates, concurrent)| Row { rates, concurrent })
+    (vec(rate, 0..4), concurrent).prop_map(|(rates, concurrent)| Row { rates, concurrent, ..Row::default() })
 }
 
 fn counter(unit: u64) -> impl Strategy<Value = Counter> {
     vec(row(unit), ROWS).prop_map(|rows| Counter { rows, max_keys: usize::MAX })
 }
 
+fn unit() -> impl Strategy<Value = u64> {
+    weighted(0.2).prop_map(|is_large| if is_large { 1 << 33 } else { 1 })
+}
+
 fn counters() -> impl Strategy<Value = (Vec<Counter>, u64)> {
-    let unit = weighted(0.2).prop_map(|is_large| if is_large { 1 << 33 } else { 1 });
-    unit.prop_flat_map(|unit| (vec(counter(unit), COUNTERS), Just(unit)))
+    unit().prop_flat_map(|unit| (vec(counter(unit), COUNTERS), Just(unit)))
+}
+
+/// All with a window of the same length, however they are changed: what leaves the longest may be forgotten, and what was
+/// forgotten does not come back when windows grow.
+fn alike(unit: u64) -> impl Strategy<Value = Vec<Counter>> {
+    let alike = |mut counter: Counter| {
+        counter.rows[0].rates.push(rate(u64::MAX, LONGEST));
+        counter.rows[1].whose = Some("some".into());
+        counter
+    };
+    vec(counter(unit).prop_map(alike), COUNTERS)
+}
+
+fn reloads(unit: u64) -> impl Strategy<Value = Vec<Event>> {
+    let reload = alike(unit).prop_map(|counters| Event::Reload { counters });
+    vec(prop_oneof![12 => event(), 1 => reload], 1..EVENTS)
 }
 
 fn event() -> impl Strategy<Value = Event> {
     let back = || prop_oneof![9 => Just(0), 1 => 1..20u64];
-    let hold = (0..COUNTERS, 0..ROWS, 0..KEYS, 0..4u64, back());
+    let hold = (any::<usize>(), 0..COUNTERS, 0..ROWS, 0..KEYS, 0..4u64, back());
     let key = || (0..COUNTERS, 0..KEYS);
     prop_oneof![
-        24 => hold.prop_map(|(counter, row, key, amount, back)| Event::Hold { counter, row, key, amount, back }),
+        24 => hold.prop_map(|(policy, counter, row, key, amount, back)| {
+            Event::Hold { policy, counter, row, key, amount, back }
+        }),
         16 => (any::<usize>(), back()).prop_map(|(which, back)| Event::Commit { which, back }),
         4 => any::<usize>().prop_map(|which| Event::Release { which }),
         12 => (0..5u64).prop_map(|by| Event::Advance { by }),
@@ -72,9 +93,21 @@ proptest! {
         trial.finish()?;
     }
 
+    /// Sessions of several policies, each judged by its own, over the same counts.
+    #[test]
+    fn policies_that_follow_one_another_count_together(
+        (counters, unit, events) in unit().prop_flat_map(|unit| (alike(unit), Just(unit), reloads(unit)))
+    ) {
+        let mut trial = Trial::new(counters, unit);
+        for event in &events {
+            trial.play(event)?;
+        }
+        trial.finish()?;
+    }
+
     #[test]
     fn eviction_never_forgets_what_is_held(calls in vec((0..2usize, 0..8u8, 0..3u8, 0..4u64), 1..80)) {
-        let counters = Counters::new(&[rates(&[rate(1, 5)]), rates(&[rate(1, 50)])], 3);
+        let counters = Counters::of(&[rates(&[rate(1, 5)]), rates(&[rate(1, 50)])], 3);
         let mut held = BTreeSet::new();
         let (mut now, mut most_held) = (0, 0);
         for (counter, key, call, wait) in calls {
@@ -102,7 +135,7 @@ proptest! {
     /// As long as there is room for all that are pinned, only the others go.
     #[test]
     fn a_flood_of_new_keys_pushes_no_limited_one_out(calls in vec((0..6u8, 0..4u8, 0..3u64), 1..40)) {
-        let counters = Counters::new(&[rates(&[rate(2, 40)])], 8);
+        let counters = Counters::of(&[rates(&[rate(2, 40)])], 8);
         let (mut now, mut flood) = (0, 0u32);
         let mut pinned: BTreeMap<u8, u64> = BTreeMap::new();
         for (key, call, wait) in calls {
@@ -143,7 +176,7 @@ proptest! {
         amount in 1..60u64,
     ) {
         let limits: Vec<Rate> = limits.into_iter().map(|(amount, per)| rate(amount, per)).collect();
-        let counters = Counters::new(&[rates(&limits)], 1000);
+        let counters = Counters::of(&[rates(&limits)], 1000);
         let mut now = 0;
         for (wait, amount) in charges {
             now += wait;
@@ -162,6 +195,8 @@ proptest! {
 }
 
 const COUNTERS: usize = 2;
+/// As long as the longest of other windows, or longer.
+const LONGEST: u64 = 13;
 /// The last of them changes its row with each call.
 const KEYS: u8 = 3;
 /// Short histories find as much, and are many more.

@@ -22,6 +22,7 @@ use super::rules::Rules;
 use super::slab::Slab;
 
 /// The keys that share a lock. Times are nanoseconds.
+#[derive(Default)]
 pub(super) struct Shard {
     /// The newest time seen.
     pub(super) now: u64,
@@ -42,9 +43,11 @@ struct Indexed {
 }
 
 impl Shard {
-    pub(super) fn new(counters: usize) -> Self {
-        let orders = (0..counters).map(|_| Order::new()).collect();
-        Self { now: 0, index: HashTable::new(), slab: Slab::new(), orders, turn: 0, uses: 0 }
+    /// Makes room for so many counters.
+    pub(super) fn grow(&mut self, counters: usize) {
+        if counters > self.orders.len() {
+            self.orders.resize_with(counters, Order::new);
+        }
     }
 }
 
@@ -206,6 +209,20 @@ impl<'a> Locked<'a> {
         lapsed + (0..most).take_while(|_| self.expire_next(counter)).count()
     }
 
+    /// Forgets every key of a counter; how many.
+    pub(super) fn clear(&mut self, counter: usize) -> usize {
+        let slots = self.slots_of(counter);
+        slots.iter().for_each(|slot| self.remove(*slot));
+        slots.len()
+    }
+
+    /// Where the keys of a counter are.
+    pub(super) fn slots_of(&self, counter: usize) -> Vec<u32> {
+        let slab = &self.shard.slab;
+        let is_meant = |slot: &u32| slab.get(*slot).is_some_and(|entry| entry.counter() == counter);
+        (0..slab.slots()).filter(is_meant).collect()
+    }
+
     fn lapse_next(&mut self, counter: usize) -> bool {
         let now = self.shard.now;
         let Some(slot) = self.shard.orders.get(counter).and_then(|order| order.lapsed(now)) else {
@@ -250,7 +267,7 @@ impl<'a> Locked<'a> {
         };
         self.remove(slot);
         if let Some(rule) = self.rules.rule(counter) {
-            rule.tally.evicted();
+            self.rules.evicted(rule);
         }
         true
     }
@@ -316,7 +333,7 @@ mod tests {
     #[test]
     fn a_busy_counter_sweeps_for_the_others() {
         let day = || rates(&[rate(1, 10)]);
-        let counters = Counters::new(&[day(), day(), concurrent(9)], 1000);
+        let counters = Counters::of(&[day(), day(), concurrent(9)], 1000);
         for key in 0..10u8 {
             counters.hold(at(0), 1, 0, &[key], 1).unwrap();
             counters.commit(at(0), 1, &[key], 1);
@@ -352,7 +369,7 @@ mod tests {
 
     #[test]
     fn a_sweep_does_what_nobody_asks_for() {
-        let counters = Counters::new(&[rates(&[rate(1, 100)]), rates(&[rate(1, 50)])], 100_000);
+        let counters = Counters::of(&[rates(&[rate(1, 100)]), rates(&[rate(1, 50)])], 100_000);
         for key in 0..1000u32 {
             (0..2).for_each(|counter| counters.commit(at(0), counter, &key.to_ne_bytes(), 1));
         }

@@ -3,6 +3,7 @@
 use super::entry::Entry;
 
 /// Entries, each in a slot that stays its own as long as it is kept.
+#[derive(Default)]
 pub(super) struct Slab {
     /// Full, but for the last one.
     chunks: Vec<Vec<Slot>>,
@@ -17,10 +18,6 @@ enum Slot {
 }
 
 impl Slab {
-    pub(super) const fn new() -> Self {
-        Self { chunks: Vec::new(), vacant: None }
-    }
-
     /// The slot that `entry` is in from now on.
     pub(super) fn insert(&mut self, entry: Entry) -> u32 {
         if let Some(number) = self.vacant
@@ -109,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_slot_is_used_again() {
-        let mut slab = Slab::new();
+        let mut slab = Slab::default();
         for number in 0..10 {
             assert_eq!(slab.insert(entry(&[number])), u32::from(number));
         }

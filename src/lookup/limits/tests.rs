@@ -20,7 +20,7 @@ pub(super) fn rate(amount: u64, per: u64) -> Rate {
 }
 
 pub(super) fn row(rates: &[Rate]) -> Row {
-    Row { rates: rates.to_vec(), concurrent: None }
+    Row { rates: rates.to_vec(), ..Row::default() }
 }
 
 pub(super) fn rates(rates: &[Rate]) -> Counter {
@@ -28,11 +28,11 @@ pub(super) fn rates(rates: &[Rate]) -> Counter {
 }
 
 pub(super) fn concurrent(bound: u64) -> Counter {
-    Counter { rows: vec![Row { rates: Vec::new(), concurrent: Some(bound) }], max_keys: usize::MAX }
+    Counter { rows: vec![Row { concurrent: Some(bound), ..Row::default() }], max_keys: usize::MAX }
 }
 
 pub(super) fn one(counter: Counter) -> Counters {
-    Counters::new(&[counter], 1000)
+    Counters::of(&[counter], 1000)
 }
 
 pub(super) fn refused(
@@ -94,7 +94,7 @@ fn a_refusal_reserves_nothing_under_any_rate() {
 
 #[test]
 fn the_bound_that_takes_longest_is_named() {
-    let both = Row { rates: vec![rate(2, 10), rate(2, 100), rate(2, 100)], concurrent: Some(1) };
+    let both = Row { rates: vec![rate(2, 10), rate(2, 100), rate(2, 100)], concurrent: Some(1), ..Row::default() };
     let counters = one(Counter { rows: vec![both], max_keys: 1000 });
     assert_eq!(send(&counters, 0, KEY, 1), Ok(()));
     assert_eq!(send(&counters, 0, KEY, 1), Ok(()));
@@ -139,7 +139,7 @@ fn concurrent_counts_what_is_held_and_keeps_no_charges() {
 
 #[test]
 fn counters_and_keys_are_separate() {
-    let counters = Counters::new(&[rates(&[rate(1, 100)]), rates(&[rate(1, 100)])], 1000);
+    let counters = Counters::of(&[rates(&[rate(1, 100)]), rates(&[rate(1, 100)])], 1000);
     for (counter, key) in [(0, &b"a"[..]), (0, b"b"), (1, b"a"), (0, b"")] {
         assert_eq!(counters.hold(at(0), counter, 0, key, 1), Ok(()));
         assert_eq!(counters.hold(at(0), counter, 0, key, 1), refused(0, 1, None));
@@ -170,7 +170,7 @@ fn a_forgotten_key_does_not_come_back_in_the_past() {
 
 #[test]
 fn extremes_neither_overflow_nor_open() {
-    let most = Row { rates: vec![rate(u64::MAX, 100)], concurrent: Some(u64::MAX) };
+    let most = Row { rates: vec![rate(u64::MAX, 100)], concurrent: Some(u64::MAX), ..Row::default() };
     let counters = one(Counter { rows: vec![most], max_keys: 1000 });
     assert_eq!(counters.hold(at(0), 0, 0, KEY, u64::MAX), Ok(()));
     assert_eq!(counters.hold(at(0), 0, 0, KEY, 1), refused(0, u64::MAX, None));
@@ -231,7 +231,10 @@ fn a_bursty_sender_at_98_percent_is_never_refused() {
 #[test]
 fn of_two_threads_one_gets_the_last_place() {
     let rounds = 20_000;
-    let counters = one(Counter { rows: vec![Row { rates: vec![rate(1, 100)], concurrent: Some(1) }], max_keys: 1000 });
+    let counters = one(Counter {
+        rows: vec![Row { rates: vec![rate(1, 100)], concurrent: Some(1), ..Row::default() }],
+        max_keys: 1000,
+    });
     let (barrier, admitted) = (Barrier::new(2), AtomicU64::new(0));
     let race = || {
         for round in 0..rounds {
@@ -248,7 +251,7 @@ fn of_two_threads_one_gets_the_last_place() {
 
 #[test]
 fn threads_together_get_exactly_the_amount() {
-    let counters = Counters::new(&[rates(&[rate(1000, 1_000_000)])], 1_000_000);
+    let counters = Counters::of(&[rates(&[rate(1000, 1_000_000)])], 1_000_000);
     let admitted = AtomicU64::new(0);
     let send_many = || {
         for now in 0..8000u64 {
@@ -384,7 +387,7 @@ fn a_reset_forgets_charges_and_nothing_else() {
 /// Those who are refused may be strangers, who is blocked is somebody's decision.
 #[test]
 fn a_flood_of_keys_that_are_refused_drives_out_no_block() {
-    let counters = Counters::new(&[Counter { max_keys: 3, ..rates(&[rate(1, 1000)]) }], 1000);
+    let counters = Counters::of(&[Counter { max_keys: 3, ..rates(&[rate(1, 1000)]) }], 1000);
     counters.block(at(0), 0, KEY, at(900));
     for flood in 0..50_u64 {
         let key = flood.to_be_bytes();

@@ -1,13 +1,16 @@
 //! What operators see of the counters: how many keys there are, single keys, all of them, those that use most.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Block;
 use super::Counters;
+use super::Row;
 use super::entry::Entry;
 use super::entry::Pin;
 use super::inside;
+use super::locked;
 use super::rules::Rule;
 
 /// How many keys a counter has.
@@ -29,7 +32,7 @@ pub(crate) struct View {
     /// Whose count.
     pub(crate) key: Vec<u8>,
     /// The row that it was last judged by.
-    pub(crate) row: usize,
+    pub(crate) row: Arc<Row>,
     /// What is charged in the longest window of all rows.
     pub(crate) charged: u64,
     /// What is charged in the window of each rate of its row.
@@ -52,14 +55,15 @@ pub(crate) struct Cursor {
 impl Counters {
     /// How many keys a counter has.
     pub(crate) fn stats(&self, counter: usize) -> Stats {
-        self.rules.rule(counter).map_or_else(Stats::default, Rule::stats)
+        self.rules.load().rule(counter).map_or_else(Stats::default, Rule::stats)
     }
 
     /// One key, unless nothing is known of it.
     pub(crate) fn show(&self, now: Duration, counter: usize, key: &[u8]) -> Option<View> {
-        let (shard, name) = self.shard(inside(now), counter, key);
+        let rules = self.rules.load();
+        let (shard, name) = self.shard(&rules, inside(now), counter, key);
         let entry = shard.shard.slab.get(shard.find(&name)?)?;
-        Some(view(entry, self.rules.rule(counter)?, shard.shard.now))
+        Some(view(entry, rules.rule(counter)?, shard.shard.now))
     }
 
     /// The next keys of a counter, in no order: `most`, or less at the end.
@@ -101,10 +105,11 @@ impl Counters {
         most: usize,
         look: impl Fn(&Entry, &Rule, u64) -> Option<T>,
     ) -> Vec<T> {
+        let rules = self.rules.load();
         let mut taken = Vec::new();
         while let Some(shard) = self.shards.get(cursor.shard).filter(|_| taken.len() < most) {
             taken.reserve(STRIDE.min(most - taken.len()));
-            let locked = self.locked(shard, now);
+            let locked = locked(&rules, shard, now);
             let (slab, now) = (&locked.shard.slab, locked.shard.now);
             for _ in 0..STRIDE {
                 if cursor.slot >= slab.slots() {
@@ -115,7 +120,7 @@ impl Counters {
                     break;
                 }
                 let entry = slab.get(cursor.slot);
-                let rule = entry.and_then(|entry| self.rules.rule(entry.counter()));
+                let rule = entry.and_then(|entry| rules.rule(entry.counter()));
                 taken.extend(entry.zip(rule).and_then(|(entry, rule)| look(entry, rule, now)));
                 cursor.slot += 1;
             }
@@ -150,7 +155,7 @@ fn view(entry: &Entry, rule: &Rule, now: u64) -> View {
     };
     View {
         key: entry.key.as_slice().to_vec(),
-        row: entry.row(),
+        row: rule.bounds.written(entry.row()),
         charged: entry.charges.charged(now, rule.bounds.longest),
         used: rule.bounds.used(entry.row(), &entry.charges, now),
         held: entry.held,
@@ -171,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_key_is_shown_with_all_that_is_known_of_it() {
-        let row = Row { rates: vec![rate(9, 10), rate(9, 100)], concurrent: None };
-        let counters = one(Counter { rows: vec![Row::default(), row], max_keys: 1000 });
+        let row = Row { rates: vec![rate(9, 10), rate(9, 100)], whose: Some("vip".into()), concurrent: None };
+        let counters = one(Counter { rows: vec![Row::default(), row.clone()], max_keys: 1000 });
         assert_eq!(counters.show(at(0), 0, KEY), None);
         for now in [0, 50, 95] {
             assert_eq!(counters.hold(at(now), 0, 1, KEY, 3), Ok(()));
@@ -180,7 +185,7 @@ mod tests {
         }
         let shown = |retry_after, blocked| {
             let (key, used) = (KEY.to_vec(), vec![3, 9]);
-            Some(View { key, row: 1, charged: 9, used, held: 0, retry_after, blocked })
+            Some(View { key, row: row.clone().into(), charged: 9, used, held: 0, retry_after, blocked })
         };
         assert_eq!(counters.show(at(96), 0, KEY), shown(Some(at(4)), None));
         counters.block(at(97), 0, KEY, at(200));
@@ -199,7 +204,7 @@ mod tests {
     /// In many shards, and with keys of another counter among them.
     #[test]
     fn the_top_is_what_sorting_all_gives() {
-        let counters = Counters::new(&[rates(&[rate(9999, 100)]), rates(&[rate(9999, 100)])], 20_000);
+        let counters = Counters::of(&[rates(&[rate(9999, 100)]), rates(&[rate(9999, 100)])], 20_000);
         for key in 0..300u64 {
             let amount = key * 7919 % 101;
             counters.commit(at(0), 0, &key.to_be_bytes(), amount);
@@ -215,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_list_has_every_key_once() {
-        let counters = Counters::new(&[rates(&[rate(9, 100)]), rates(&[rate(9, 100)])], 20_000);
+        let counters = Counters::of(&[rates(&[rate(9, 100)]), rates(&[rate(9, 100)])], 20_000);
         for key in 0..100u8 {
             counters.commit(at(0), usize::from(key % 2), &[key], 1);
         }

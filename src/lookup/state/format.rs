@@ -18,6 +18,7 @@ use std::io::Write;
 use crc32fast::Hasher;
 
 use super::super::limits::Record;
+use super::super::succession::Label;
 
 /// What is told before the records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,38 +27,6 @@ pub(super) struct Header {
     pub(super) at: u64,
     /// What records name by their index.
     pub(super) counters: Vec<Label>,
-}
-
-/// What a counter counts, in words that mean the same to another configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Label {
-    /// The rule's name.
-    pub(super) rule: String,
-    /// What is counted.
-    pub(super) measure: String,
-    /// Whose count.
-    pub(super) key: String,
-    /// The lengths of the rates' windows, in nanoseconds.
-    pub(super) windows: Vec<u64>,
-}
-
-impl Label {
-    /// Whether both count the same, for however long.
-    pub(super) fn counts_the_same(&self, other: &Self) -> bool {
-        (&self.rule, &self.measure, &self.key) == (&other.rule, &other.measure, &other.key)
-    }
-
-    /// How far back it counts.
-    pub(super) fn longest(&self) -> u64 {
-        self.windows.iter().copied().max().unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Label {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rule `{}`, {}", self.rule, self.measure)?;
-        if self.key.is_empty() { Ok(()) } else { write!(f, " by {}", self.key) }
-    }
 }
 
 /// Writes a file from its beginning to its end.
@@ -95,7 +64,7 @@ impl<W: Write> Encoder<W> {
         Ok(encoder)
     }
 
-    /// The row of a record is not kept: what rows mean is for the next configuration to say.
+    /// The row of a record is not kept: whose bounds a key has is for the next configuration to say.
     pub(super) fn record(&mut self, record: &Record) -> io::Result<()> {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
@@ -274,7 +243,7 @@ impl<'a> Fields<'a> {
             Some((unfold(self.number("begin of a block")?), unfold(self.number("end of a block")?)))
         };
         self.end("end of a record")?;
-        Ok(Record { counter, row: 0, key, charges, block })
+        Ok(Record { counter, whose: None, key, charges, block })
     }
 
     fn text(&mut self, field: &'static str) -> Result<String, DecodeError> {
@@ -399,7 +368,7 @@ mod tests {
     fn records() -> Vec<Record> {
         let record = |counter, key: &[u8], charges: &[(i64, u64)], block| Record {
             counter,
-            row: 0,
+            whose: None,
             key: key.to_vec(),
             charges: charges.to_vec(),
             block,

@@ -31,14 +31,12 @@ use super::Clock;
 use super::Shared;
 use super::limits::Cursor;
 use super::limits::Record;
-use crate::config::Charge;
-use crate::config::Span;
-use crate::policy;
+use super::succession::Heir;
+use super::succession::labels;
 use format::DecodeError;
 use format::Decoder;
 use format::Encoder;
 use format::Header;
-use format::Label;
 
 /// A directory to keep counters in. One program at a time has it.
 #[derive(Debug)]
@@ -162,7 +160,7 @@ impl Shared {
 
     fn write(&self, store: &Store) -> io::Result<Saved> {
         let (now, at) = (self.clock.now(), Clock::time_of_day());
-        let header = Header { at: since_1970(at), counters: self.labels() };
+        let header = Header { at: since_1970(at), counters: labels(&self.policy) };
         let file = BufWriter::with_capacity(BUFFER, File::create(store.path(NEW))?);
         let mut encoder = Encoder::start(file, &header)?;
         let mut cursor = Cursor::default();
@@ -171,7 +169,9 @@ impl Shared {
             if records.is_empty() {
                 break;
             }
-            records.iter().try_for_each(|record| encoder.record(record))?;
+            // What only an earlier policy counts ends with it.
+            let ours = |record: Record| Some(Record { counter: self.seats.policy_counter(record.counter)?, ..record });
+            records.into_iter().filter_map(ours).try_for_each(|record| encoder.record(&record))?;
         }
         let (file, written) = encoder.finish()?;
         store.replace(&file.into_inner()?)?;
@@ -191,7 +191,7 @@ impl Shared {
 
         let at = UNIX_EPOCH + Duration::from_nanos(header.at);
         let age = Clock::time_of_day().duration_since(at).unwrap_or_default();
-        let ours = self.labels();
+        let ours = labels(&self.policy);
         let mut heirs: Vec<_> = header.counters.into_iter().map(|label| Heir::of(label, &ours)).collect();
         let now = self.clock.now();
         while let Some(record) = decoder.record()? {
@@ -200,61 +200,11 @@ impl Shared {
             };
             heir.keys += 1;
             if let Some(counter) = heir.counter {
-                self.counters.import(now, older(record, counter, age));
+                self.counters.import(now, older(record, self.seats.counter(counter), age));
             }
         }
         let notes = heirs.iter().filter_map(|heir| heir.note(&ours)).collect();
         Ok(Found::Whole { saved: Saved { at, keys, bytes }, age, notes })
-    }
-
-    fn labels(&self) -> Vec<Label> {
-        self.policy.counters().iter().map(label).collect()
-    }
-}
-
-/// What becomes of a counter of the file.
-struct Heir {
-    label: Label,
-    /// Which of ours goes on with it.
-    counter: Option<usize>,
-    keys: u64,
-}
-
-impl Heir {
-    fn of(label: Label, ours: &[Label]) -> Self {
-        let counter = ours.iter().position(|our| our.counts_the_same(&label));
-        Self { label, counter, keys: 0 }
-    }
-
-    /// What whoever changed the configuration may want to know.
-    fn note(&self, ours: &[Label]) -> Option<String> {
-        let (label, keys) = (&self.label, self.keys);
-        if keys == 0 {
-            return None;
-        }
-        let Some(our) = self.counter.and_then(|counter| ours.get(counter)) else {
-            return Some(format!("{label}: not in this configuration; dropped, keys: {keys}"));
-        };
-        if our.longest() <= label.longest() {
-            return None;
-        }
-        let [now, before] = [our, label].map(|label| Span(Duration::from_nanos(label.longest())));
-        Some(format!("{label}: now counted for {now}, and so far only for {before}"))
-    }
-}
-
-fn label(counter: &policy::Counter) -> Label {
-    let key: Vec<_> = counter.key.iter().map(ToString::to_string).collect();
-    // What was accepted must not be taken for what was refused.
-    let measure = match counter.charge {
-        Charge::Accepted => counter.measure.name().to_owned(),
-        Charge::Attempts | Charge::Refused => format!("{} {}", counter.measure.name(), counter.charge.name()),
-    };
-    Label {
-        rule: counter.rule.clone(),
-        measure,
-        key: key.join(", "),
-        windows: counter.rows.iter().flat_map(|row| &row.rates).map(|rate| nanos(rate.per)).collect(),
     }
 }
 

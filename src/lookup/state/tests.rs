@@ -136,7 +136,7 @@ fn time_goes_on_while_nobody_counts_and_never_back() {
     let hour = 3_600_000_000_000;
     let record = |charges: &[(i64, u64)], block| Record {
         counter: 7,
-        row: 0,
+        whose: None,
         key: Vec::new(),
         charges: charges.to_vec(),
         block,

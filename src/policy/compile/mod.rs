@@ -388,11 +388,15 @@ impl<'a> Compiler<'a> {
         let before = self.counters.iter().position(|c| c.rule == rule.name.value && c.measure == measure);
         before.unwrap_or_else(|| {
             let default = Row {
+                whose: None,
                 rates: rates(limit, measure).to_vec(),
                 concurrent: limit.concurrent.filter(|_| measure == Measure::Concurrent),
             };
             let own = limit.overrides.as_ref().map(|name| self.references.allowances(name)).unwrap_or_default();
-            let own = own.iter().map(|written| row(&default, &written.allowances, measure));
+            let own = own.iter().map(|written| Row {
+                whose: Some(written.key.value.as_str().into()),
+                ..row(&default, &written.allowances, measure)
+            });
             let rows = [default.clone()].into_iter().chain(own).collect();
             let (key, rule) = (limit.key.clone(), rule.name.value.clone());
             let (block_for, max_keys) = (limit.block_for, limit.max_keys);
@@ -438,10 +442,10 @@ fn row(default: &Row, own: &Allowances, measure: Measure) -> Row {
     match allowance {
         None => default.clone(),
         Some(Allowance::Unlimited) => Row::default(),
-        Some(Allowance::AtOnce(most)) => Row { rates: Vec::new(), concurrent: Some(*most) },
-        Some(Allowance::Nothing) if measure == Measure::Concurrent => Row { rates: Vec::new(), concurrent: Some(0) },
-        Some(Allowance::Nothing) => Row { rates: vec![Rate { amount: 0, per: A_DAY }], concurrent: None },
-        Some(Allowance::Rates(rates)) => Row { rates: rates.clone(), concurrent: None },
+        Some(Allowance::AtOnce(most)) => Row { concurrent: Some(*most), ..Row::default() },
+        Some(Allowance::Nothing) if measure == Measure::Concurrent => Row { concurrent: Some(0), ..Row::default() },
+        Some(Allowance::Nothing) => Row { rates: vec![Rate { amount: 0, per: A_DAY }], ..Row::default() },
+        Some(Allowance::Rates(rates)) => Row { rates: rates.clone(), ..Row::default() },
     }
 }
 

@@ -70,11 +70,10 @@ pub(super) fn done(lines: usize) -> String {
 
 /// Of what is used, what is held is a part. Seconds are rounded up.
 fn known(counter: &Counter, view: &View) -> Value {
-    let row = counter.rows.get(view.row).or_else(|| counter.rows.first()).cloned().unwrap_or_default();
-    let rates = row.rates.iter().zip(&view.used);
+    let rates = view.row.rates.iter().zip(&view.used);
     let rates =
         rates.map(|(rate, used)| (counter.rate(rate), rate.amount, Some(rate.per), used.saturating_add(view.held)));
-    let concurrent = row.concurrent.map(|most| (format!("{most} at once"), most, None, view.held));
+    let concurrent = view.row.concurrent.map(|most| (format!("{most} at once"), most, None, view.held));
     let bounds = rates.chain(concurrent).map(|(bound, amount, per, used)| {
         json!({"bound": bound, "amount": amount, "seconds": per.map(|per| per.as_secs_f64()), "used": used})
     });
@@ -83,6 +82,7 @@ fn known(counter: &Counter, view: &View) -> Value {
         "rule": counter.rule,
         "measure": counter.measure.name(),
         "key": counter.written(&view.key),
+        "override": view.row.whose.as_deref(),
         "bounds": bounds.collect::<Vec<_>>(),
         "held": view.held,
         "limited": view.retry_after.is_some(),
@@ -95,9 +95,9 @@ fn known(counter: &Counter, view: &View) -> Value {
 }
 
 /// A key of which nothing is known any more, under the bounds that it had.
-pub(super) fn forgotten(counter: &Counter, key: &[u8], row: usize) -> View {
-    let used = vec![0; counter.rows.get(row).map_or(0, |row| row.rates.len())];
-    View { key: key.to_vec(), row, charged: 0, used, held: 0, retry_after: None, blocked: None }
+pub(super) fn forgotten(before: View) -> View {
+    let used = vec![0; before.used.len()];
+    View { charged: 0, used, held: 0, retry_after: None, blocked: None, ..before }
 }
 
 /// Past the year 9999 there is no way to write it.

@@ -144,9 +144,7 @@ impl Operator<'_> {
             if !work(number, &key) {
                 continue;
             }
-            let row = before.map_or(0, |view| view.row);
-            let view = self.context.lookups.show_limit(number, &key);
-            let view = view.unwrap_or_else(|| answer::forgotten(counter, &key, row));
+            let view = self.context.lookups.show_limit(number, &key).or_else(|| before.map(answer::forgotten));
             self.context.metrics.limit_changed(change);
             tracing::info!(
                 change = change.name(),
@@ -158,7 +156,7 @@ impl Operator<'_> {
                 user,
                 "limit changed by an operator"
             );
-            lines.push(answer::changed(counter, change, &view));
+            lines.extend(view.map(|view| answer::changed(counter, change, &view)));
         }
         Ok(lines)
     }
