@@ -126,9 +126,30 @@ pub(crate) enum Command {
         #[arg(long, global = true, value_name = "NAME")]
         rule: Option<String>,
     },
+    /// Make the running daemon take over the configuration as it is now
+    ///
+    /// Asks the daemon over its control socket: `control` in [server] of the configuration. It reads the files that it was
+    /// started with. If they are fit for use, they are in force for every connection that begins; those that are open keep
+    /// what they began with. If not, nothing changes, and what is wrong is shown. What limits have counted stays. Exits with 2 if
+    /// the configuration is not in force, with 1 if the daemon cannot be asked. SIGHUP does the same, and tells only the log.
+    ///
+    /// With `--format json`, standard output is one object: `in_force`, `problem` (why not, or null), `diagnostics` (as
+    /// `postward check` has them), `text` (the same for people), `notes` (what is lost, or waits for a restart), `hash` and `rules` (of
+    /// what is in force now).
+    Reload {
+        /// The daemon's control socket [default: `control` of the configuration]
+        #[arg(long, value_name = "PATH")]
+        control: Option<PathBuf>,
+        /// Where `control` stands [default: /etc/postward/postward.toml]
+        #[arg(long, short, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// How to show the result
+        #[arg(long, value_name = "FORMAT", default_value = "text")]
+        format: Format,
+    },
     /// Run the daemon
     ///
-    /// Logs to standard error (RUST_LOG chooses what), stops on SIGTERM.
+    /// Logs to standard error (RUST_LOG chooses what), reloads its configuration on SIGHUP, stops on SIGTERM.
     Serve {
         /// The configuration [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]

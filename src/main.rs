@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Command::Limits { command, control, config, format, rule } => {
             command::limits(&command::Operation { command, rule, format }, control, config)
         }
+        Command::Reload { control, config, format } => command::reload(control, config, format),
         Command::Serve { config } => command::serve(config),
     }
 }

@@ -412,15 +412,6 @@ fn keys_whose_time_is_over_are_forgotten() {
     daemon.wait_for_metric("postward_limit_keys", &[], 0.0);
 }
 
-#[test]
-fn a_hangup_is_noted_and_survived() {
-    let daemon = Daemon::start(CONFIG);
-    daemon.signal("HUP");
-    daemon.wait_for_log("SIGHUP");
-    assert_eq!(daemon.http("/healthz"), (200, "ok\n".to_owned()));
-    Milter::connect(daemon.milter()).negotiate();
-}
-
 // Connections
 
 #[test]

@@ -201,7 +201,9 @@ fn every_notice_is_explained() {
 fn every_metric_is_explained_and_no_other_is_named() {
     let (policy, diagnostics) = compile(postward::config::DEFAULT);
     let policy = policy.unwrap_or_else(|| panic!("{diagnostics}"));
-    let encoded = Metrics::new(Arc::new(policy)).unwrap().encode().unwrap();
+    let (metrics, policy) = (Metrics::new().unwrap(), Arc::new(policy));
+    let _series = metrics.adopt(&policy, "");
+    let encoded = metrics.encode().unwrap();
     let names: Vec<&str> = encoded.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
     assert!(names.len() > 10, "{encoded}");
     let text: String = pages().iter().map(|page| read(page)).collect();

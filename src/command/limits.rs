@@ -3,11 +3,6 @@
 //! The protocol stands in `server/control`. However many keys there are, only a few hundred are in memory here.
 
 use std::fmt::Write as _;
-use std::io;
-use std::io::BufRead as _;
-use std::io::BufReader;
-use std::io::Write as _;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,20 +11,14 @@ use std::time::Duration;
 use postward::config::Size;
 use postward::config::Span;
 use postward::explain::visible;
-use postward::server;
-use postward::server::CONTROL_VERSION;
 use serde_json::Value;
 use serde_json::json;
 
-use super::BAD_CONFIGURATION;
-use super::DEFAULT_PATH;
 use super::FAILED;
-use super::configuration_path;
+use super::control;
 use super::escaped;
 use super::object_to;
 use super::print;
-use super::read;
-use super::source_name;
 use crate::args::Format;
 use crate::args::LimitsCommand;
 
@@ -42,7 +31,7 @@ pub(crate) struct Operation {
 
 /// Asks the daemon and shows what it says.
 pub(crate) fn limits(operation: &Operation, control: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode {
-    let path = match control.map_or_else(|| configured(config), Ok) {
+    let path = match control.map_or_else(|| control::configured(config), Ok) {
         Ok(path) => path,
         Err(code) => return code,
     };
@@ -55,65 +44,16 @@ pub(crate) fn limits(operation: &Operation, control: Option<PathBuf>, config: Op
     }
 }
 
-/// The control socket of the configuration.
-fn configured(config: Option<PathBuf>) -> Result<PathBuf, ExitCode> {
-    let path = configuration_path(config, Path::new(DEFAULT_PATH));
-    let loaded = server::load(path.as_deref());
-    // Warnings are for `check`.
-    let control = match loaded {
-        Ok(loaded) if loaded.policy.is_some() => loaded.config.server.control,
-        loaded => read(loaded, path.as_deref(), "; --control PATH does without it")?.0.server.control,
-    };
-    control.map(|control| control.value).ok_or_else(|| {
-        object_to(&format!(
-            "{} has no control socket: add `control = \"/run/postward/control.sock\"` below [server] and restart the daemon",
-            source_name(path.as_deref())
-        ));
-        ExitCode::from(BAD_CONFIGURATION)
-    })
-}
-
 fn ask(operation: &Operation, path: &Path) -> Result<(), String> {
-    let lost = |error: io::Error| format!("the daemon at {} does not answer: {error}", path.display());
-    let mut stream = UnixStream::connect(path).map_err(|error| unreachable(path, &error))?;
-    stream.set_read_timeout(Some(PATIENCE)).map_err(lost)?;
-    stream.set_write_timeout(Some(PATIENCE)).map_err(lost)?;
-    // A daemon that is busy says so and closes, whether it was asked or not.
-    let asked = stream.write_all(request(operation).as_bytes());
     let mut shown = Shown::new(operation)?;
-    for line in BufReader::new(stream).lines() {
-        let line = line.map_err(lost)?;
-        let answer: Value = serde_json::from_str(&line).map_err(|error| lost(error.into()))?;
-        if answer.get("version").and_then(Value::as_u64) != Some(CONTROL_VERSION) {
-            return Err("the daemon is of another version than this program; restart it".to_owned());
-        }
-        if let Some(error) = answer.get("error") {
-            return Err(text(error, "message").to_owned());
-        }
-        match answer.get("limit") {
-            Some(limit) => shown.add(limit, text(&answer, "change"))?,
-            None => return shown.finish(),
-        }
-    }
-    asked.map_err(lost)?;
-    Err(lost(io::ErrorKind::UnexpectedEof.into()))
+    control::ask(path, request(operation), |answer| match answer.get("limit") {
+        Some(limit) => shown.add(limit, text(answer, "change")),
+        None => Ok(()),
+    })?;
+    shown.finish()
 }
 
-fn unreachable(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    let kind = error.kind();
-    if kind == io::ErrorKind::NotFound {
-        format!("there is no control socket {path}: the daemon does not run, or was started without `control`")
-    } else if kind == io::ErrorKind::ConnectionRefused {
-        format!("nobody listens on {path}: the daemon does not run")
-    } else if kind == io::ErrorKind::PermissionDenied {
-        format!("may not connect to {path}: its owner, root and the group `control_group` may")
-    } else {
-        format!("cannot connect to {path}: {error}")
-    }
-}
-
-fn request(operation: &Operation) -> String {
+fn request(operation: &Operation) -> Value {
     let mut request = match &operation.command {
         LimitsCommand::Block { key, span } => {
             let seconds = span.map(|Span(span)| span.as_secs() + u64::from(span.subsec_nanos() > 0));
@@ -128,9 +68,8 @@ fn request(operation: &Operation) -> String {
         LimitsCommand::Top { most } => json!({"command": "top", "most": most}),
         LimitsCommand::Unblock { key } => json!({"command": "unblock", "key": key}),
     };
-    add(&mut request, "version", Some(CONTROL_VERSION.into()));
     add(&mut request, "rule", operation.rule.clone().map(Value::from));
-    format!("{request}\n")
+    request
 }
 
 fn add(request: &mut Value, key: &str, value: Option<Value>) {
@@ -269,9 +208,6 @@ fn out(text: &str) -> Result<(), String> {
         Err("standard output is closed or full".to_owned())
     }
 }
-
-/// How long the daemon may take for a part of its answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const COLUMNS: usize = 5;
 const HEADING: [&str; COLUMNS] = ["RULE", "MEASURE", "KEY", "USED", "STATE"];

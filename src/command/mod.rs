@@ -2,8 +2,11 @@
 
 mod check;
 mod codes;
+mod control;
 mod explain;
 mod limits;
+mod notify;
+mod reload;
 mod serve;
 
 use std::io;
@@ -26,6 +29,7 @@ pub(crate) use explain::Inquiry;
 pub(crate) use explain::explain;
 pub(crate) use limits::Operation;
 pub(crate) use limits::limits;
+pub(crate) use reload::reload;
 pub(crate) use serve::serve;
 
 /// Read when no other file is named.

@@ -15,7 +15,10 @@ use postward::config::Config;
 use postward::config::LogFormat;
 use postward::policy::Policy;
 use postward::server;
+use postward::server::Reader;
+use postward::server::Reloader;
 use postward::server::Server;
+use sd_notify::NotifyState;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tracing_subscriber::EnvFilter;
@@ -25,6 +28,7 @@ use super::FAILED;
 use super::complain;
 use super::configuration_path;
 use super::failed;
+use super::notify::Notifier;
 use super::read;
 use super::source_name;
 use crate::log::Log;
@@ -32,8 +36,8 @@ use crate::log::Log;
 /// How long a look-up that hangs may hold up the end.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
-pub(crate) fn serve(config: Option<PathBuf>) -> ExitCode {
-    let path = configuration_path(config, Path::new(DEFAULT_PATH));
+pub(crate) fn serve(named: Option<PathBuf>) -> ExitCode {
+    let path = configuration_path(named.clone(), Path::new(DEFAULT_PATH));
     let (config, policy) = match read(server::load(path.as_deref()), path.as_deref(), "; nothing was started") {
         Ok(read) => read,
         Err(code) => return code,
@@ -48,52 +52,67 @@ pub(crate) fn serve(config: Option<PathBuf>) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    let code = runtime.block_on(run(&config, policy, path.as_deref(), &log));
+    let reader = reader(named);
+    let code = runtime.block_on(run(&config, policy, reader, path.as_deref(), &log));
     runtime.shutdown_timeout(SHUTDOWN_TIME);
     log.flush();
     code
 }
 
-async fn run(config: &Config, policy: Policy, path: Option<&Path>, log: &Log) -> ExitCode {
-    let server = match Server::bind(config, policy).await {
+/// Reads the configuration again, for a reload: one that was missing at the start may be there by now.
+fn reader(named: Option<PathBuf>) -> Reader {
+    Arc::new(move || server::load(configuration_path(named.clone(), Path::new(DEFAULT_PATH)).as_deref()))
+}
+
+async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path>, log: &Log) -> ExitCode {
+    let server = match Server::bind(config, policy, reader).await {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
     };
-    let stop = match stop_signal() {
+    let notifier = match Notifier::start() {
+        Ok(notifier) => notifier,
+        Err(error) => return failed(&format!("cannot start: {error}")),
+    };
+    let stop = match stop_signal(server.reloader(), notifier.clone()) {
         Ok(stop) => stop,
         Err(error) => return failed(&format!("cannot watch for signals: {error}")),
     };
     announce(&server, path);
     // Whoever waits for READY may then look where it listens.
     log.flush();
-    notify(&[sd_notify::NotifyState::Ready]);
+    notifier.notify(&[NotifyState::Ready]);
     let stopped = server.run(stop).await;
     tracing::info!("stopped");
     if stopped { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
-/// Done when the daemon shall stop: SIGTERM or SIGINT. SIGHUP, which would end a program that ignores it, is only noted.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+/// Done when the daemon shall stop: SIGTERM or SIGINT. Until then SIGHUP reloads; several that come meanwhile are one.
+fn stop_signal(reloader: Reloader, notifier: Notifier) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
     Ok(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hang_up.recv() => tracing::warn!("SIGHUP: this version cannot reload; restart it instead"),
+        let reload = async {
+            loop {
+                hang_up.recv().await;
+                reload(&reloader, &notifier).await;
             }
+        };
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = reload => {}
         }
         tracing::info!("stopping: taking no new connections, waiting for open transactions");
-        notify(&[sd_notify::NotifyState::Stopping]);
+        notifier.notify(&[NotifyState::Stopping]);
     })
 }
 
-fn notify(states: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot notify the service manager");
-    }
+/// Tells the service manager, which may wait for it. What became of it stands in the log.
+async fn reload(reloader: &Reloader, notifier: &Notifier) {
+    notifier.reloading();
+    reloader.reload().await;
+    notifier.notify(&[NotifyState::Ready]);
 }
 
 /// Says where it listens; with the built-in configuration also what to tell the MTAs.

@@ -76,6 +76,8 @@ pub const DEFAULT: &str = include_str!("../../conf/postward.toml");
 /// A whole configuration as written.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// Eight hexadecimal digits that tell one configuration from another: of all its texts together.
+    pub hash: String,
     /// `[server]`
     pub server: Server,
     /// `[http]`
@@ -100,7 +102,7 @@ impl Config {
     /// What is wrong goes into the diagnostics; the configuration is fit for use only if they have no errors.
     #[must_use]
     pub fn read(sources: Vec<Source>) -> (Self, Diagnostics) {
-        let mut config = Self::default();
+        let mut config = Self { hash: hash(&sources), ..Self::default() };
         let mut diagnostics = Diagnostics { sources, ..Diagnostics::default() };
         let mut seen = Seen::default();
         let files = 0..diagnostics.sources.len();
@@ -158,6 +160,16 @@ impl Config {
             }
         }
     }
+}
+
+fn hash(sources: &[Source]) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    for source in sources {
+        hasher.update(source.text.as_bytes());
+        // So that a line moved from the end of one file to the start of the next is a change.
+        hasher.update(&[0]);
+    }
+    format!("{:08x}", hasher.finalize())
 }
 
 /// `listen = …` above all sections, where `[server]` was meant.

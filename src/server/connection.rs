@@ -13,7 +13,8 @@ use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
-use super::Context;
+use super::context::Context;
+use super::context::InForce;
 use super::journal;
 use super::socket::Socket;
 use crate::facts::Answer;
@@ -47,12 +48,20 @@ const MAX_GREETING: usize = 64 << 10;
 const SMALL_BUFFER: usize = 4096;
 
 /// Talks with the MTA until either side ends it.
-pub(super) async fn drive<L: Lookup>(socket: Socket, peer: &str, session: Session, lookup: L, context: &Context) {
+pub(super) async fn drive<L: Lookup>(
+    socket: Socket,
+    peer: &str,
+    session: Session,
+    lookup: L,
+    in_force: &InForce,
+    context: &Context,
+) {
     let id = session.id();
     let mut connection = Connection {
         socket,
         session,
         lookup,
+        in_force,
         context,
         input: BytesMut::with_capacity(SMALL_BUFFER),
         output: BytesMut::new(),
@@ -81,6 +90,8 @@ struct Connection<'a, L> {
     socket: Socket,
     session: Session,
     lookup: L,
+    /// What was in force when it began.
+    in_force: &'a InForce,
     context: &'a Context,
     input: BytesMut,
     output: BytesMut,
@@ -171,7 +182,8 @@ impl<L: Lookup> Connection<'_, L> {
         // The deadline is for all look-ups of a command together; most commands have none.
         let mut deadline = None;
         while let Action::Ask(query) = action {
-            let deadline = *deadline.get_or_insert_with(|| tokio::time::Instant::now() + self.context.deadline);
+            let deadline =
+                *deadline.get_or_insert_with(|| tokio::time::Instant::now() + self.in_force.config.server.deadline);
             let answer = tokio::time::timeout_at(deadline, self.lookup.answer(&query)).await;
             action = self.session.answer(query, answer.unwrap_or(Answer::Failed));
         }
@@ -201,7 +213,7 @@ impl<L: Lookup> Connection<'_, L> {
 
     fn decided(&mut self, decision: &Decision, started: Instant) {
         self.lookup.settle(decision.settlement);
-        self.context.metrics.record(decision, started.elapsed());
+        self.context.metrics.record(&self.in_force.series, decision, started.elapsed());
         journal::decided(&self.session, decision);
         decision.encode(&mut self.output);
     }
@@ -320,10 +332,10 @@ pub(super) mod tests {
     /// How many seconds a connection lasts on which this is said and no more.
     async fn lasts(context: &Context, said: &[u8]) -> u64 {
         let (mut mta, ours) = UnixStream::pair().unwrap();
-        let session = Session::new(Arc::clone(&context.policy), 1, Transport::Unix);
+        let session = Session::new(Arc::clone(&context.in_force().policy), 1, Transport::Unix);
         mta.write_all(said).await.unwrap();
         let start = tokio::time::Instant::now();
-        drive(Socket::Unix(ours), "test", session, Broken::Hangs, context).await;
+        drive(Socket::Unix(ours), "test", session, Broken::Hangs, &context.in_force(), context).await;
         start.elapsed().as_secs()
     }
 
@@ -336,7 +348,7 @@ pub(super) mod tests {
         }
         // A byte now and then does not prolong the time to negotiate.
         let (mut mta, ours) = UnixStream::pair().unwrap();
-        let session = Session::new(Arc::clone(&context.policy), 1, Transport::Unix);
+        let session = Session::new(Arc::clone(&context.in_force().policy), 1, Transport::Unix);
         let start = tokio::time::Instant::now();
         let drip = async {
             for byte in half.chunks(1) {
@@ -345,8 +357,9 @@ pub(super) mod tests {
             }
             std::future::pending().await
         };
+        let in_force = context.in_force();
         tokio::select! {
-            () = drive(Socket::Unix(ours), "test", session, Broken::Hangs, &context) => {}
+            () = drive(Socket::Unix(ours), "test", session, Broken::Hangs, &in_force, &context) => {}
             () = drip => {}
         }
         assert_eq!(start.elapsed().as_secs(), 60);
@@ -373,7 +386,7 @@ pub(super) mod tests {
     async fn answers(settings: &str, lookup: Broken) -> (String, String) {
         let context = context(settings);
         let (mut mta, ours) = UnixStream::pair().unwrap();
-        let session = Session::new(Arc::clone(&context.policy), 1, Transport::Unix);
+        let session = Session::new(Arc::clone(&context.in_force().policy), 1, Transport::Unix);
         mta.write_all(NEGOTIATION).await.unwrap();
         mta.write_all(b"\0\0\0\x11Cmx\x004\0\x19192.0.2.1\0").await.unwrap();
         let mail = b"\0\0\0\x07M<a@b>\0";
@@ -382,7 +395,7 @@ pub(super) mod tests {
         mta.write_all(mail).await.unwrap();
         mta.write_all(b"\0\0\0\x01Q").await.unwrap();
         mta.shutdown().await.unwrap();
-        drive(Socket::Unix(ours), "test", session, lookup, &context).await;
+        drive(Socket::Unix(ours), "test", session, lookup, &context.in_force(), &context).await;
         let mut heard = Vec::new();
         mta.read_to_end(&mut heard).await.unwrap();
         let negotiation = 4 + u32::from_be_bytes(heard[..4].try_into().unwrap()) as usize;

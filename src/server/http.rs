@@ -23,7 +23,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::ACCEPT_REST;
-use super::Context;
+use super::context::Context;
+use super::context::InForce;
 use super::listener::BindError;
 
 /// More connections at once than any number of scrapers needs; further ones are closed.
@@ -113,12 +114,13 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Byte
 }
 
 fn count_limits(context: &Context) {
-    let Context { policy, metrics, lookups, .. } = context;
+    let (metrics, in_force) = (&context.metrics, context.in_force());
+    let InForce { policy, lookups, series, .. } = &*in_force;
     lookups.sweep_limits();
     metrics.limits(lookups.limit_keys(), lookups.limit_evictions());
     for counter in 0..policy.counters().len() {
         let stats = lookups.limit_stats(counter);
-        metrics.limit_states(counter, stats.limited, stats.blocked);
+        series.limit_states(counter, stats.limited, stats.blocked);
     }
 }
 

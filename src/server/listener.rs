@@ -76,6 +76,11 @@ impl Listener {
         Ok(Self { socket: Kind::Unix(socket), endpoint, file: SocketFile::find(path).ok() })
     }
 
+    /// Where it really listens.
+    pub(super) const fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
     /// The next connection, and what to call its other end in logs.
     pub(super) async fn accept(&mut self) -> io::Result<(Socket, String)> {
         match &self.socket {
@@ -175,6 +180,18 @@ fn permit(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
         std::os::unix::fs::chown(path, None, group)?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+/// Gives a unix socket that stays open the group and mode that the configuration has now.
+pub(super) fn permit_again(endpoint: &Endpoint, server: &Server) -> Result<(), BindError> {
+    let Endpoint::Unix(path) = endpoint else {
+        return Ok(());
+    };
+    let group = match &server.socket_group {
+        Some(name) => Some(group(&name.value, SOCKET_GROUP)?),
+        None => None,
+    };
+    permit(path, group, server.socket_mode).map_err(|error| BindError::Permissions { path: path.clone(), error })
 }
 
 pub(super) fn group(name: &str, key: &'static str) -> Result<u32, BindError> {

@@ -1,15 +1,18 @@
-//! Listeners, tasks, time-outs and shutdown: everything that waits.
+//! Listeners, tasks, time-outs, reload and shutdown: everything that waits.
 //!
 //! [`load()`] turns files into a policy, [`Server::bind`] opens every socket or none, [`Server::run`] serves until it is told
 //! to stop. One task for each MTA connection, one for each listener; all of them in [`JoinSet`]s, which report panics and
 //! are waited for.
 
+mod accept;
 mod connection;
+mod context;
 mod control;
 mod http;
 mod journal;
 mod listener;
 mod load;
+mod reload;
 mod socket;
 mod upkeep;
 
@@ -18,35 +21,31 @@ pub use listener::BindError;
 pub use load::Loaded;
 pub use load::check;
 pub use load::load;
+pub use reload::Outcome;
+pub use reload::Reader;
+pub use reload::Reloader;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
+use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::config::Endpoint;
 use crate::lookup;
-use crate::lookup::Ledger;
-use crate::lookup::Shared;
-use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::session::Session;
-use journal::Limited;
+use context::Context;
 use listener::Listener;
-use socket::Socket;
+use reload::Open;
+use reload::Place;
+use reload::Prepared;
 use upkeep::Keeper;
-
-/// How long open transactions may take to end after SIGTERM.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// How long sessions without a transaction live on after SIGTERM: a client that is about to begin one is served, where the
 /// MTA would otherwise take its default action.
@@ -60,65 +59,68 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Everything that is bound and ready to serve.
 pub struct Server {
-    listeners: Vec<Listener>,
+    /// Each with what it is in the configuration; those that systemd hands over are in none.
+    listeners: Vec<(Option<Endpoint>, Listener)>,
     http: Option<http::Http>,
     control: Option<control::Control>,
     keeper: Option<Keeper>,
     context: Arc<Context>,
+    reader: Reader,
+    reloader: Reloader,
+    requests: mpsc::Receiver<reload::Request>,
 }
 
-/// What all tasks share.
-struct Context {
-    policy: Arc<Policy>,
-    metrics: Metrics,
-    lookups: Arc<Shared>,
-    deadline: Duration,
-    max_sessions: usize,
-    /// How many MTAs are connected, over all listeners.
-    active: AtomicUsize,
-    /// The number of the next session; its start is the time, so that ids do not repeat after a restart.
-    next_session: AtomicU64,
-    /// Once no new connections are taken: until when sessions without a transaction live on.
-    stopping: watch::Sender<Option<Instant>>,
+/// The tasks that take connections, and what ends each of them.
+struct Accepting {
+    tasks: JoinSet<()>,
+    /// Those of the configuration.
+    open: Vec<(Place, watch::Sender<()>)>,
+    /// Those that systemd handed over.
+    inherited: Vec<watch::Sender<()>>,
 }
 
 impl Server {
     /// Opens every socket, in the order of the configuration. Those that systemd hands over replace `listen`. Then takes over
-    /// the counters that were saved; MTAs that come meanwhile wait.
+    /// the counters that were saved; MTAs that come meanwhile wait. `reader` reads the configuration anew for a reload.
     ///
     /// # Errors
     ///
     /// The first socket that cannot be had, with the reason; nothing is served then.
-    pub async fn bind(config: &Config, policy: Policy) -> Result<Self, BindError> {
+    pub async fn bind(config: &Config, policy: Policy, reader: Reader) -> Result<Self, BindError> {
         if let Some((path, error)) = lookup::unusable_path(&policy) {
             return Err(BindError::DiskFree { path, error });
         }
         let context = Context::new(config, policy).map_err(BindError::Metrics)?;
         let keeper = Keeper::open(&config.state)?;
         raise_open_files(config.server.max_sessions);
-        let mut listeners = listener::inherited()?;
+        let mut listeners: Vec<_> = listener::inherited()?.into_iter().map(|listener| (None, listener)).collect();
         if listeners.is_empty() {
             for endpoint in &config.server.listen {
-                listeners.push(Listener::bind(&endpoint.value, &config.server).await?);
+                let listener = Listener::bind(&endpoint.value, &config.server).await?;
+                listeners.push((Some(endpoint.value.clone()), listener));
             }
         }
         let http = match &config.http.listen {
             Some(listen) => Some(http::Http::bind(&listen.value).await?),
             None => None,
         };
+        let (reloader, requests) = Reloader::new();
         let control = match &config.server.control {
-            Some(path) => Some(control::Control::bind(&path.value, config.server.control_group.as_ref())?),
+            Some(path) => {
+                let group = config.server.control_group.as_ref();
+                Some(control::Control::bind(&path.value, group, reloader.clone())?)
+            }
             None => None,
         };
         if let Some(keeper) = &keeper {
             keeper.restore(&context)?;
         }
-        Ok(Self { listeners, http, control, keeper, context: Arc::new(context) })
+        Ok(Self { listeners, http, control, keeper, context: Arc::new(context), reader, reloader, requests })
     }
 
     /// Where MTAs reach us, in Postfix's spelling: the ports as they really are.
     pub fn endpoints(&self) -> impl Iterator<Item = String> {
-        self.listeners.iter().map(ToString::to_string)
+        self.listeners.iter().map(|(_, listener)| listener.to_string())
     }
 
     /// Where Prometheus reaches us.
@@ -133,14 +135,21 @@ impl Server {
         self.control.as_ref().map(ToString::to_string)
     }
 
+    /// What reloads this server.
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Serves until `stop` is done; then no connection is taken any more, open transactions have 30 seconds to end, and the
     /// counters are saved.
     /// False if it stopped of itself, because a listener was lost to a bug.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
-        let Self { listeners, http, control, keeper, context } = self;
-        let mut accepting = JoinSet::new();
-        for listener in listeners {
-            accepting.spawn(accept(listener, Arc::clone(&context)));
+        let Self { listeners, http, control, keeper, context, reader, mut requests, reloader: _reloader } = self;
+        let mut accepting = Accepting { tasks: JoinSet::new(), open: Vec::new(), inherited: Vec::new() };
+        let http_address = http.as_ref().map(http::Http::address);
+        for (endpoint, listener) in listeners {
+            accepting.open(endpoint, listener, &context);
         }
         let mut serving_others = JoinSet::new();
         if let Some(http) = http {
@@ -156,13 +165,35 @@ impl Server {
         if let Some(keeper) = keeper {
             keeping.spawn(keeper.run(Arc::clone(&context), finished));
         }
-        let stopped = tokio::select! {
-            () = stop => true,
-            Some(ended) = accepting.join_next() => lost(ended),
-            Some(ended) = serving_others.join_next() => lost(ended),
+        let mut preparing = JoinSet::new();
+        let mut asking = None;
+        tokio::pin!(stop);
+        let stopped = loop {
+            tokio::select! {
+                () = &mut stop => break true,
+                Some(ended) = accepting.tasks.join_next() => match ended {
+                    // A reload has closed it.
+                    Ok(()) => {}
+                    Err(_) => break lost(ended),
+                },
+                Some(ended) = serving_others.join_next() => break lost(ended),
+                Some(request) = requests.recv(), if preparing.is_empty() => {
+                    asking = Some(request);
+                    let open = Open { listeners: accepting.places(), http: http_address };
+                    preparing.spawn(reload::prepare(Arc::clone(&reader), Arc::clone(&context), open));
+                }
+                Some(prepared) = preparing.join_next() => {
+                    let prepared = prepared.unwrap_or_else(|panic| Err(reload::refused(panic.to_string())));
+                    let outcome = accepting.reload(prepared, &context);
+                    outcome.log();
+                    // Whoever asked may have gone.
+                    _ = asking.take().map(|asking: reload::Request| asking.send(outcome));
+                }
+            }
         };
         context.stop();
-        while let Some(ended) = accepting.join_next().await {
+        preparing.shutdown().await;
+        while let Some(ended) = accepting.tasks.join_next().await {
             report(ended);
         }
         serving_others.shutdown().await;
@@ -176,93 +207,51 @@ impl Server {
     }
 }
 
-impl Context {
-    fn new(config: &Config, policy: Policy) -> Result<Self, prometheus::Error> {
-        let policy = Arc::new(policy);
-        Ok(Self {
-            metrics: Metrics::new(Arc::clone(&policy))?,
-            lookups: Shared::new(Arc::clone(&policy)),
-            deadline: config.server.deadline,
-            max_sessions: config.server.max_sessions,
-            active: AtomicUsize::new(0),
-            next_session: AtomicU64::new(first_session()),
-            stopping: watch::Sender::new(None),
-            policy,
-        })
+impl Accepting {
+    fn open(&mut self, endpoint: Option<Endpoint>, listener: Listener, context: &Arc<Context>) {
+        let (close, closed) = watch::channel(());
+        match endpoint {
+            Some(configured) => self.open.push((Place { configured, actual: listener.endpoint().clone() }, close)),
+            None => self.inherited.push(close),
+        }
+        self.tasks.spawn(accept::accept(listener, closed, Arc::clone(context)));
     }
 
-    /// Takes no new work; sessions without a transaction have a while to begin one.
-    fn stop(&self) {
-        self.stopping.send_replace(Some(Instant::now() + GRACE));
-    }
-}
-
-/// Takes connections of one listener, each in a task of its own, until the server stops; then waits for them.
-async fn accept(mut listener: Listener, context: Arc<Context>) {
-    let mut sessions = JoinSet::new();
-    let mut stopping = context.stopping.subscribe();
-    let mut shed = Limited::default();
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stopping.wait_for(Option::is_some) => break,
-            Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
-                report(ended);
-                continue;
+    /// Listeners that did not change are not touched.
+    fn reload(&mut self, prepared: Result<Prepared, Box<Outcome>>, context: &Arc<Context>) -> Box<Outcome> {
+        let mut prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(mut outcome) => {
+                context.not_reloaded();
+                outcome.stays(&context.in_force());
+                return outcome;
             }
-            accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok(_) if context.active.load(Ordering::Relaxed) >= context.max_sessions => {
-                context.metrics.connection_shed();
-                shed.warn("too many connections: closing new ones, for which the MTA takes its default action; raise max_sessions");
-            }
-            Ok((socket, peer)) => {
-                context.active.fetch_add(1, Ordering::Relaxed);
-                sessions.spawn(serve(socket, peer, Arc::clone(&context)));
-            }
-            Err(error) => {
-                tracing::warn!(%error, listener = %listener, "cannot accept a connection; trying again");
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
+        let opened = std::mem::take(&mut prepared.opened);
+        let outcome = prepared.put_in_force(context);
+        raise_open_files(context.in_force().config.server.max_sessions);
+        for (endpoint, listener) in opened {
+            tracing::info!("listening on {listener}");
+            self.open(Some(endpoint), listener, context);
         }
+        let in_force = context.in_force();
+        let listen = &in_force.config.server.listen;
+        self.open.retain_mut(|(place, _)| match listen.iter().find(|listen| place.is(&listen.value)) {
+            Some(listen) => {
+                place.configured.clone_from(&listen.value);
+                true
+            }
+            None => {
+                tracing::info!("not listening on {} any more", place.actual);
+                false
+            }
+        });
+        outcome
     }
-    drop(listener);
-    let drained = tokio::time::timeout(DRAIN, async {
-        while let Some(ended) = sessions.join_next().await {
-            report(ended);
-        }
-    });
-    if drained.await.is_err() {
-        tracing::warn!(sessions = sessions.len(), "closing sessions whose transactions did not end in time");
-        sessions.shutdown().await;
-    }
-}
 
-async fn serve(socket: Socket, peer: String, context: Arc<Context>) {
-    let _active = Active::new(&context);
-    let number = context.next_session.fetch_add(1, Ordering::Relaxed);
-    let session = Session::new(Arc::clone(&context.policy), number, socket.transport());
-    let ledger = Ledger::new(Arc::clone(&context.lookups));
-    connection::drive(socket, &peer, session, ledger, &context).await;
-}
-
-/// Counts a connection as long as it lives, however it ends.
-struct Active<'a> {
-    context: &'a Context,
-}
-
-impl<'a> Active<'a> {
-    fn new(context: &'a Context) -> Self {
-        context.metrics.connection_opened();
-        Self { context }
-    }
-}
-
-impl Drop for Active<'_> {
-    fn drop(&mut self) {
-        self.context.metrics.connection_closed();
-        self.context.active.fetch_sub(1, Ordering::Relaxed);
+    /// Where they listen; `None` if that is not for the configuration to say.
+    fn places(&self) -> Option<Vec<Place>> {
+        self.inherited.is_empty().then(|| self.open.iter().map(|(place, _)| place.clone()).collect())
     }
 }
 
@@ -297,13 +286,4 @@ fn lost(ended: Result<(), tokio::task::JoinError>) -> bool {
     report(ended);
     tracing::error!("a listener ended of itself; stopping, so that the service manager starts the daemon again");
     false
-}
-
-/// Milliseconds, in the upper bits: a session takes longer than they take to be numbered past, so that a restart, however
-/// quick, repeats no id. They begin anew after 198 days, which keeps ids short.
-#[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
-fn first_session() -> u64 {
-    let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let milliseconds = u64::try_from(since_1970.as_millis()).unwrap_or_default();
-    (milliseconds & 0x3_ffff_ffff) << 10
 }

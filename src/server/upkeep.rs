@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
 
-use super::Context;
+use super::context::Context;
 use super::listener::BindError;
 use crate::config::State;
 use crate::lookup::Found;
@@ -28,7 +28,7 @@ pub(super) async fn sweep(context: Arc<Context>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        context.lookups.sweep(SWEEP_BUDGET);
+        context.in_force().lookups.sweep(SWEEP_BUDGET);
     }
 }
 
@@ -37,7 +37,6 @@ pub(super) async fn sweep(context: Arc<Context>) {
 pub(super) struct Keeper {
     store: Arc<Store>,
     path: PathBuf,
-    interval: Duration,
     /// How far the counters had changed at the last save.
     saved: u64,
     is_failing: bool,
@@ -54,14 +53,14 @@ impl Keeper {
             Ok(store) => Arc::new(store),
             Err(error) => return Err(BindError::State { path, error }),
         };
-        Ok(Some(Self { store, path, interval: state.interval, saved: 0, is_failing: false }))
+        Ok(Some(Self { store, path, saved: 0, is_failing: false }))
     }
 
     /// Takes over what was saved, before anybody asks.
     pub(super) fn restore(&self, context: &Context) -> Result<(), BindError> {
         let error = |error| BindError::State { path: self.path.clone(), error };
         let path = self.path.display();
-        match context.lookups.restore(&self.store).map_err(error)? {
+        match context.in_force().lookups.restore(&self.store).map_err(error)? {
             Found::Damaged { problem, aside: Ok(aside) } => {
                 let aside = aside.display();
                 tracing::error!(%aside, problem, "the counters in {path} cannot be used; starting with empty ones");
@@ -82,32 +81,30 @@ impl Keeper {
         Ok(())
     }
 
-    /// Saves at every interval what has changed, and for the last time when `finish` is done.
+    /// Saves after every interval what has changed, and for the last time when `finish` is done.
     pub(super) async fn run(mut self, context: Arc<Context>, mut finish: oneshot::Receiver<()>) {
-        let mut ticks = tokio::time::interval(self.interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let interval = context.in_force().config.state.interval;
             let is_last = tokio::select! {
                 biased;
                 _ = &mut finish => true,
-                _ = ticks.tick() => false,
+                () = tokio::time::sleep(interval) => false,
             };
             self.save(&context, is_last).await;
             if is_last {
                 return;
             }
-            // A save that took long must not be followed by the next at once.
-            ticks.reset();
         }
     }
 
     async fn save(&mut self, context: &Context, is_last: bool) {
         // Before the counters are read: what changes while they are is saved the next time.
-        let changes = context.lookups.limit_changes();
+        let lookups = Arc::clone(&context.in_force().lookups);
+        let changes = lookups.limit_changes();
         if changes == self.saved {
             return;
         }
-        let (lookups, store) = (Arc::clone(&context.lookups), Arc::clone(&self.store));
+        let store = Arc::clone(&self.store);
         let began = Instant::now();
         let saving = tokio::task::spawn_blocking(move || lookups.save(&store));
         let path = self.path.display();

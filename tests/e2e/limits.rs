@@ -1,6 +1,8 @@
 //! Limits are charged for what was accepted, and for nothing else.
 
 use std::sync::Barrier;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use crate::site::MESSAGE;
@@ -180,6 +182,55 @@ fn of_two_hundred_messages_of_twenty_that_race_exactly_as_many_get_through_as_th
             racers.into_iter().map(|racer| racer.join().unwrap()).sum()
         });
         assert_eq!(passed, 100, "{:?}", site.mta.mta());
+    });
+}
+
+/// Clients come and go while other rules change, and the limit's own name for a customer: a hundred get through, whichever
+/// policy their session has.
+#[test]
+fn a_limit_is_exact_while_policies_come_and_go() {
+    const CLIENTS: usize = 20;
+    let limit = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"100/hour\" }\n";
+    let other = "[[rule]]\nname = \"other\"\nwhen.sender = \"spam@example.net\"\n";
+    let policies = [
+        limit.to_owned(),
+        format!("{other}{limit}"),
+        format!("{limit}{other}").replace("hour\" }", "hour\", max_keys = 50000 }"),
+    ];
+    on_both(limit, |site| {
+        let racing = AtomicUsize::new(CLIENTS);
+        let race = || {
+            let mut passed = 0;
+            // Each connection has the policy that is in force when it begins.
+            for _ in 0..5 {
+                let mut client = site.client();
+                for _ in 0..2 {
+                    let answer = client.mail(SENDER);
+                    if answer.reply.code() != 250 {
+                        answer.is("452 4.3.1 Message rate limit of 100/hour reached, try again later");
+                        continue;
+                    }
+                    client.rcpt(RECIPIENT).ok();
+                    client.data(MESSAGE).ok();
+                    passed += 1;
+                }
+                client.quit();
+            }
+            racing.fetch_sub(1, Ordering::Relaxed);
+            passed
+        };
+        let (passed, reloads) = thread::scope(|scope| {
+            let racers: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(race)).collect();
+            let mut reloads = 0;
+            while racing.load(Ordering::Relaxed) > 0 {
+                site.reload(&policies[reloads % policies.len()]);
+                reloads += 1;
+            }
+            (racers.into_iter().map(|racer| racer.join().unwrap()).sum::<usize>(), reloads)
+        });
+        assert_eq!(passed, 100, "{:?}", site.mta.mta());
+        assert!(reloads > 3, "{reloads}");
+        println!("{:?}: 100 of 200 messages through, {reloads} reloads meanwhile", site.mta.mta());
     });
 }
 

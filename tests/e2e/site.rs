@@ -137,6 +137,15 @@ impl Site {
         self.seen = Mutex::default();
     }
 
+    /// Other rules for the sessions that begin from now on; what was counted counts on.
+    pub(crate) fn reload(&self, rules: &str) {
+        let reloads = || self.daemon.metrics().get("postward_config_reloads_total", &[("result", "ok")]);
+        let before = reloads();
+        self.daemon.rewrite(&config("listen = [\"inet:127.0.0.1:0\"]", rules));
+        self.daemon.signal("HUP");
+        wait_for("a reload", || (reloads() > before).then_some(()));
+    }
+
     /// A client that was greeted and has said `EHLO client.example.net`.
     pub(crate) fn client(&self) -> Client<'_> {
         let mut client = self.stranger();

@@ -94,6 +94,11 @@ impl Bounds {
                 }
             }
         }
+        // The newest policy, if it never was in force.
+        if self.rows.get(self.default).is_none_or(Option::is_none) {
+            let first = self.seated().map(|(number, _)| number).next();
+            self.default = first.unwrap_or_default();
+        }
         self.measure();
     }
 

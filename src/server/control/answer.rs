@@ -12,6 +12,7 @@ use crate::lookup::View;
 use crate::lookup::ends_after;
 use crate::metrics::LimitChange;
 use crate::policy::Counter;
+use crate::server::reload::Outcome;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,6 +62,20 @@ pub(super) fn limit(counter: &Counter, view: &View) -> String {
 /// A key that was changed, as it is now.
 pub(super) fn changed(counter: &Counter, change: LimitChange, view: &View) -> String {
     format!("{}\n", json!({"change": change.name(), "limit": known(counter, view), "version": VERSION}))
+}
+
+/// What became of a reload.
+pub(super) fn reloaded(outcome: &Outcome) -> String {
+    let told = json!({
+        "in_force": outcome.problem.is_none(),
+        "problem": outcome.problem,
+        "diagnostics": outcome.diagnostics.to_json(),
+        "text": outcome.diagnostics.render(false),
+        "notes": outcome.notes,
+        "hash": outcome.hash,
+        "rules": outcome.rules,
+    });
+    format!("{}\n", json!({"reload": told, "version": VERSION}))
 }
 
 /// The last line of an answer.

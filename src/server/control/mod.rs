@@ -10,6 +10,7 @@
 //! | `reset` | `key` | forgets what it was charged |
 //! | `block` | `key`, `seconds` (else without an end) | lets nothing of it pass |
 //! | `unblock` | `key` | ends a block |
+//! | `reload` | | puts the configuration in force that there is now, if it is fit for use |
 //!
 //! `rule` names one rule; without it all limits are meant, except by `block`, for which only one rule may have such keys.
 //! How a `key` is written stands in `policy/key.rs`.
@@ -17,6 +18,8 @@
 //! The answer is some lines `{"limit":{…},"version":1}`, for a change with `change` beside `limit`, and a last one:
 //! `{"done":N,"version":1}`, after N others, or `{"error":{"kind":"…","message":"…"},"version":1}`. Kinds are `busy`, `key` (no
 //! limit has such keys), `request`, `rule` and `unknown` (nothing is known of the key). Then the next request may follow.
+//! To `reload`, the answer is one line `{"reload":{…},"version":1}` and the last one: `in_force` (whether it is), `problem` (why
+//! not), `diagnostics` as `postward check --format json` has them, `text` (the same for people), `notes`, `hash` and `rules`.
 //! A line that is no request at all ends the connection. Past version 1 what is told here means something else.
 
 mod answer;
@@ -40,9 +43,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::ACCEPT_REST;
-use super::Context;
+use super::context::Context;
 use super::listener::BindError;
 use super::listener::Listener;
+use super::reload::Reloader;
 use super::report;
 use super::socket::Socket;
 use crate::config::At;
@@ -71,11 +75,12 @@ const WRITE_TIME: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Control {
     listener: Listener,
+    reloader: Reloader,
 }
 
 impl Control {
-    pub(super) fn bind(path: &Path, group: Option<&At<String>>) -> Result<Self, BindError> {
-        Ok(Self { listener: Listener::bind_control(path, group)? })
+    pub(super) fn bind(path: &Path, group: Option<&At<String>>, reloader: Reloader) -> Result<Self, BindError> {
+        Ok(Self { listener: Listener::bind_control(path, group)?, reloader })
     }
 
     /// Serves until it is dropped.
@@ -92,7 +97,9 @@ impl Control {
                 Ok((Socket::Unix(stream), _)) if connections.len() >= MAX_CONNECTIONS => {
                     _ = stream.try_write(Refusal::busy().line().as_bytes());
                 }
-                Ok((Socket::Unix(stream), _)) => _ = connections.spawn(converse(stream, Arc::clone(&context))),
+                Ok((Socket::Unix(stream), _)) => {
+                    connections.spawn(converse(stream, Arc::clone(&context), self.reloader.clone()));
+                }
                 Err(error) => {
                     tracing::warn!(%error, listener = %self, "cannot accept a connection; trying again");
                     tokio::time::sleep(ACCEPT_REST).await;
@@ -108,9 +115,9 @@ impl fmt::Display for Control {
     }
 }
 
-async fn converse(stream: UnixStream, context: Arc<Context>) {
+async fn converse(stream: UnixStream, context: Arc<Context>, reloader: Reloader) {
     let result = match stream.peer_cred() {
-        Ok(peer) => Connection::new(stream, peer.uid(), context).serve().await,
+        Ok(peer) => Connection::new(stream, peer.uid(), context, reloader).serve().await,
         Err(error) => Err(error),
     };
     if let Err(error) = result {
@@ -124,12 +131,13 @@ struct Connection {
     writer: OwnedWriteHalf,
     uid: u32,
     context: Arc<Context>,
+    reloader: Reloader,
 }
 
 impl Connection {
-    fn new(stream: UnixStream, uid: u32, context: Arc<Context>) -> Self {
+    fn new(stream: UnixStream, uid: u32, context: Arc<Context>, reloader: Reloader) -> Self {
         let (reader, writer) = stream.into_split();
-        Self { reader: BufReader::new(reader), writer, uid, context }
+        Self { reader: BufReader::new(reader), writer, uid, context, reloader }
     }
 
     /// Answers requests until there are no more, or one is none.
@@ -161,18 +169,22 @@ impl Connection {
 
     /// However many keys there are, only a few are in memory here.
     async fn answer(&mut self, request: Request) -> io::Result<()> {
+        if request.command == Command::Reload {
+            tracing::info!(uid = self.uid, "an operator asks for a reload");
+            let outcome = self.reloader.reload().await;
+            return self.write(&(answer::reloaded(&outcome) + &answer::done(1))).await;
+        }
         let Command::List { limited } = request.command else {
             let (context, uid) = (Arc::clone(&self.context), self.uid);
             let answer = off_thread(move || perform(&request, &context, uid)).await?;
             return self.write(&answer).await;
         };
-        let mut listing = match Listing::new(&self.context.policy, request.rule.as_deref(), limited) {
+        let mut listing = match Listing::new(self.context.in_force(), request.rule.as_deref(), limited) {
             Ok(listing) => listing,
             Err(refusal) => return self.write(&refusal.line()).await,
         };
         loop {
-            let context = Arc::clone(&self.context);
-            let (text, rest) = off_thread(move || listing.more(&context)).await?;
+            let (text, rest) = off_thread(move || listing.more()).await?;
             self.write(&text).await?;
             match rest {
                 Some(rest) => listing = rest,
@@ -223,7 +235,7 @@ mod tests {
     async fn client(context: &Arc<Context>) -> (UnixStream, JoinSet<()>) {
         let (client, ours) = UnixStream::pair().unwrap();
         let mut serving = JoinSet::new();
-        serving.spawn(converse(ours, Arc::clone(context)));
+        serving.spawn(converse(ours, Arc::clone(context), Reloader::new().0));
         (client, serving)
     }
 
@@ -348,8 +360,8 @@ mod tests {
         let context = limits();
         for number in 0..1000 {
             let key = format!("alice{number}");
-            context.lookups.block_limit(0, key.as_bytes(), None);
-            context.lookups.block_limit(1, key.as_bytes(), None);
+            context.in_force().lookups.block_limit(0, key.as_bytes(), None);
+            context.in_force().lookups.block_limit(1, key.as_bytes(), None);
         }
         let listed = answer(&context, json!({"version": 1, "command": "list", "rule": "logins"})).await;
         assert_eq!(listed.last(), Some(&json!({"done": 2000, "version": 1})));
@@ -375,7 +387,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("postward-control-{}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         let path = directory.join("s");
-        let control = Control::bind(&path, None).unwrap();
+        let control = Control::bind(&path, None, Reloader::new().0).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let mut serving = JoinSet::new();
         serving.spawn(control.serve(limits()));

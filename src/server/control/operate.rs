@@ -1,6 +1,7 @@
 //! What is asked, done. Reads and changes the limits; whatever changes is logged with who did it, and counted.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::Uid;
@@ -15,14 +16,16 @@ use crate::lookup::Cursor;
 use crate::metrics::LimitChange;
 use crate::policy::Counter;
 use crate::policy::Policy;
-use crate::server::Context;
+use crate::server::context::Context;
+use crate::server::context::InForce;
 
 /// Does what does not need many answers one after the other; gives the whole answer.
 pub(super) fn perform(request: &Request, context: &Context, uid: u32) -> String {
-    let operator = Operator { context, uid, rule: request.rule.as_deref() };
+    let in_force = context.in_force();
+    let operator = Operator { context, in_force: &in_force, uid, rule: request.rule.as_deref() };
     let answer = match &request.command {
         Command::Block { key, span } => operator.block(key, *span),
-        Command::List { .. } => Ok(Vec::new()),
+        Command::List { .. } | Command::Reload => Ok(Vec::new()),
         Command::Reset { key } => operator.reset(key),
         Command::Show { key } => operator.show(key),
         Command::Top { most } => operator.top(*most),
@@ -35,8 +38,8 @@ pub(super) fn perform(request: &Request, context: &Context, uid: u32) -> String 
 }
 
 /// A walk over all keys of some counters.
-#[derive(Debug)]
 pub(super) struct Listing {
+    in_force: Arc<InForce>,
     counters: Range<usize>,
     rule: Option<String>,
     limited: bool,
@@ -45,15 +48,16 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    pub(super) fn new(policy: &Policy, rule: Option<&str>, limited: bool) -> Result<Self, Refusal> {
-        chosen(policy, rule)?;
-        let counters = 0..policy.counters().len();
-        Ok(Self { counters, rule: rule.map(str::to_owned), limited, cursor: Cursor::default(), listed: 0 })
+    pub(super) fn new(in_force: Arc<InForce>, rule: Option<&str>, limited: bool) -> Result<Self, Refusal> {
+        chosen(&in_force.policy, rule)?;
+        let counters = 0..in_force.policy.counters().len();
+        Ok(Self { in_force, counters, rule: rule.map(str::to_owned), limited, cursor: Cursor::default(), listed: 0 })
     }
 
     /// The next lines, and what is left to list.
-    pub(super) fn more(mut self, context: &Context) -> (String, Option<Self>) {
-        let Some(counter) = context.policy.counters().get(self.counters.start).filter(|_| !self.counters.is_empty())
+    pub(super) fn more(mut self) -> (String, Option<Self>) {
+        let Some(counter) =
+            self.in_force.policy.counters().get(self.counters.start).filter(|_| !self.counters.is_empty())
         else {
             return (answer::done(self.listed), None);
         };
@@ -61,7 +65,7 @@ impl Listing {
         let mut lines = String::new();
         let mut is_last = true;
         if is_meant {
-            let views = context.lookups.list_limits(self.counters.start, &mut self.cursor, AT_ONCE);
+            let views = self.in_force.lookups.list_limits(self.counters.start, &mut self.cursor, AT_ONCE);
             is_last = views.len() < AT_ONCE;
             let told =
                 views.iter().filter(|view| !self.limited || view.retry_after.is_some() || view.blocked.is_some());
@@ -81,6 +85,7 @@ impl Listing {
 /// Who asks, and about which rule.
 struct Operator<'a> {
     context: &'a Context,
+    in_force: &'a InForce,
     uid: u32,
     rule: Option<&'a str>,
 }
@@ -88,8 +93,8 @@ struct Operator<'a> {
 impl Operator<'_> {
     fn top(&self, most: usize) -> Result<Vec<String>, Refusal> {
         let mut lines = Vec::new();
-        for (number, counter) in chosen(&self.context.policy, self.rule)? {
-            let views = self.context.lookups.top_limits(number, most);
+        for (number, counter) in chosen(&self.in_force.policy, self.rule)? {
+            let views = self.in_force.lookups.top_limits(number, most);
             lines.extend(views.iter().map(|view| answer::limit(counter, view)));
         }
         Ok(lines)
@@ -98,14 +103,14 @@ impl Operator<'_> {
     fn show(&self, text: &str) -> Result<Vec<String>, Refusal> {
         let mut lines = Vec::new();
         for (number, counter, key) in self.keys(text)? {
-            let view = self.context.lookups.show_limit(number, &key);
+            let view = self.in_force.lookups.show_limit(number, &key);
             lines.extend(view.map(|view| answer::limit(counter, &view)));
         }
         if lines.is_empty() { Err(Refusal::unknown(format!("no limit knows {text}"))) } else { Ok(lines) }
     }
 
     fn reset(&self, text: &str) -> Result<Vec<String>, Refusal> {
-        let lookups = &self.context.lookups;
+        let lookups = &self.in_force.lookups;
         let lines = self.change(text, LimitChange::Reset, None, |number, key| lookups.reset_limit(number, key))?;
         if lines.is_empty() { Err(Refusal::unknown(format!("nothing is counted for {text}"))) } else { Ok(lines) }
     }
@@ -118,13 +123,13 @@ impl Operator<'_> {
             return Err(Refusal::rule(format!("{} have such keys; choose one (--rule)", rules.join(", "))));
         }
         self.change(text, LimitChange::Block, span, |number, key| {
-            self.context.lookups.block_limit(number, key, span);
+            self.in_force.lookups.block_limit(number, key, span);
             true
         })
     }
 
     fn unblock(&self, text: &str) -> Result<Vec<String>, Refusal> {
-        let lookups = &self.context.lookups;
+        let lookups = &self.in_force.lookups;
         let lines = self.change(text, LimitChange::Unblock, None, |number, key| lookups.unblock_limit(number, key))?;
         if lines.is_empty() { Err(Refusal::unknown(format!("{text} is not blocked"))) } else { Ok(lines) }
     }
@@ -140,11 +145,11 @@ impl Operator<'_> {
         let user = User::from_uid(Uid::from_raw(self.uid)).ok().flatten().map(|user| user.name);
         let mut lines = Vec::new();
         for (number, counter, key) in self.keys(text)? {
-            let before = self.context.lookups.show_limit(number, &key);
+            let before = self.in_force.lookups.show_limit(number, &key);
             if !work(number, &key) {
                 continue;
             }
-            let view = self.context.lookups.show_limit(number, &key).or_else(|| before.map(answer::forgotten));
+            let view = self.in_force.lookups.show_limit(number, &key).or_else(|| before.map(answer::forgotten));
             self.context.metrics.limit_changed(change);
             tracing::info!(
                 change = change.name(),
@@ -165,7 +170,7 @@ impl Operator<'_> {
     fn keys(&self, text: &str) -> Result<Vec<(usize, &Counter, Key)>, Refusal> {
         let mut keys = Vec::new();
         let mut whys: Vec<String> = Vec::new();
-        for (number, counter) in chosen(&self.context.policy, self.rule)? {
+        for (number, counter) in chosen(&self.in_force.policy, self.rule)? {
             match counter.meant(text) {
                 Ok(key) => keys.push((number, counter, key)),
                 Err(error) => {

@@ -21,6 +21,7 @@ pub(super) struct Request {
 pub(super) enum Command {
     Block { key: String, span: Option<Duration> },
     List { limited: bool },
+    Reload,
     Reset { key: String },
     Show { key: String },
     Top { most: usize },
@@ -52,6 +53,7 @@ impl Request {
                 Command::Block { key: fields.required("key")?, span: seconds.map(Duration::from_secs) }
             }
             "list" => Command::List { limited: fields.flag("limited")? },
+            "reload" => Command::Reload,
             "reset" => Command::Reset { key: fields.required("key")? },
             "show" => Command::Show { key: fields.required("key")? },
             "top" => {

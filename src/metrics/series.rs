@@ -1,0 +1,275 @@
+//! The series of one policy: its replies, its rules, its limits.
+//!
+//! They are known by their names, so that a policy that follows on another one goes on counting where that has come to.
+//! Rules and limits that no policy has any more are forgotten; replies stay, or their sum would shrink.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::Weak;
+
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+use prometheus::IntGauge;
+use prometheus::IntGaugeVec;
+use prometheus::Opts;
+use prometheus::Registry;
+
+use super::register;
+use crate::config::Mode;
+use crate::facts::Stage;
+use crate::policy::Failure;
+use crate::policy::Match;
+use crate::policy::Policy;
+use crate::reply::Status;
+use crate::session::Decision;
+use crate::session::Verdict;
+
+/// What is counted for one policy.
+#[derive(Debug)]
+pub struct Series {
+    replies: IntCounterVec,
+    /// By rule.
+    matches: Vec<IntCounter>,
+    /// By the policy's number of a counter.
+    limited: Vec<IntGauge>,
+    blocked: Vec<IntGauge>,
+}
+
+/// The series of all policies that have sessions.
+pub(super) struct Families {
+    replies: IntCounterVec,
+    matches: IntCounterVec,
+    limited: IntGaugeVec,
+    blocked: IntGaugeVec,
+    info: IntGaugeVec,
+    live: Mutex<Live>,
+}
+
+#[derive(Default)]
+struct Live {
+    policies: Vec<Weak<Policy>>,
+    rules: BTreeSet<[String; 3]>,
+    limits: BTreeSet<[String; 2]>,
+}
+
+impl Families {
+    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+        };
+        let limit = ["rule", "measure"];
+        Ok(Self {
+            replies: counters(
+                "postward_replies_total",
+                "SMTP replies that refused something, as the client was told",
+                &["stage", "code", "enhanced_code", "mode"],
+            )?,
+            matches: counters("postward_rule_matches_total", "How often a rule held", &["rule", "action", "mode"])?,
+            limited: gauges("postward_limit_keys_limited", "Keys of limits that have no room left", &limit)?,
+            blocked: gauges("postward_limit_keys_blocked", "Keys of limits that are blocked", &limit)?,
+            info: gauges(
+                "postward_policy_info",
+                "The policy in force: how many rules, whether they are enforced, and the hash of the configuration",
+                &["rules", "mode", "hash"],
+            )?,
+            live: Mutex::default(),
+        })
+    }
+
+    /// All series of this policy: at zero, or where they have come to. It is the one in force from now on.
+    pub(super) fn adopt(&self, policy: &Arc<Policy>, hash: &str) -> Series {
+        let mut live = self.live();
+        live.policies.push(Arc::downgrade(policy));
+        for (stage, status, mode) in policy.replies().chain(own_replies(policy.mode())) {
+            self.replies.with_label_values(&reply_labels(stage, status, mode).each_ref().map(String::as_str));
+        }
+        let (rules, limits) = (rules(policy), limits(policy));
+        let gauges = |family: &IntGaugeVec| limits.iter().map(|labels| family.with_label_values(labels)).collect();
+        let series = Series {
+            replies: self.replies.clone(),
+            matches: rules.iter().map(|labels| self.matches.with_label_values(labels)).collect(),
+            limited: gauges(&self.limited),
+            blocked: gauges(&self.blocked),
+        };
+        live.rules.extend(rules);
+        live.limits.extend(limits);
+        self.info.reset();
+        self.info.with_label_values(&[&policy.rules().len().to_string(), policy.mode().name(), hash]).set(1);
+        series
+    }
+
+    /// Forgets the rules and limits that only policies had of which no session is left.
+    pub(super) fn forget(&self) {
+        let mut live = self.live();
+        let before = live.policies.len();
+        live.policies.retain(|policy| policy.strong_count() > 0);
+        if live.policies.len() == before {
+            return;
+        }
+        let policies: Vec<_> = live.policies.iter().filter_map(Weak::upgrade).collect();
+        let known: BTreeSet<_> = policies.iter().flat_map(|policy| rules(policy)).collect();
+        for labels in live.rules.difference(&known) {
+            // There is nothing to remove only if it is gone.
+            _ = self.matches.remove_label_values(&labels.each_ref().map(String::as_str));
+        }
+        live.rules = known;
+        let known: BTreeSet<_> = policies.iter().flat_map(|policy| limits(policy)).collect();
+        for labels in live.limits.difference(&known) {
+            let labels = labels.each_ref().map(String::as_str);
+            _ = self.limited.remove_label_values(&labels);
+            _ = self.blocked.remove_label_values(&labels);
+        }
+        live.limits = known;
+    }
+
+    fn live(&self) -> std::sync::MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Series {
+    /// Counts what a decision of this policy says.
+    pub(super) fn record(&self, decision: &Decision) {
+        for matched in &decision.matches {
+            self.record_match(decision, matched);
+        }
+        if let Verdict::Refuse(reply) = &decision.verdict {
+            self.reply(decision.stage, reply.status(), Mode::Enforce).inc();
+        }
+        if let Some(reply) = &decision.watched {
+            self.reply(decision.stage, reply.status(), Mode::Monitor).inc();
+        }
+    }
+
+    /// How many keys of a counter have no room, and how many are blocked.
+    pub fn limit_states(&self, counter: usize, limited: usize, blocked: usize) {
+        for (gauges, keys) in [(&self.limited, limited), (&self.blocked, blocked)] {
+            if let Some(gauge) = gauges.get(counter) {
+                gauge.set(i64::try_from(keys).unwrap_or(i64::MAX));
+            }
+        }
+    }
+
+    /// A rule that is only watched has its reply counted with its match: nothing else tells of it.
+    fn record_match(&self, decision: &Decision, matched: &Match) {
+        if let Some(counter) = self.matches.get(matched.rule) {
+            counter.inc();
+        }
+        if let Some(reply) = &matched.watched {
+            self.reply(decision.stage, reply.status(), Mode::Monitor).inc();
+        }
+    }
+
+    fn reply(&self, stage: Stage, status: Status, mode: Mode) -> IntCounter {
+        self.replies.with_label_values(&reply_labels(stage, status, mode).each_ref().map(String::as_str))
+    }
+}
+
+/// What we may say without a rule: that we failed, and that there are more recipients than we keep.
+/// What is held back at RCPT is said at the end of the message; where the policy is only watched, all is counted as such.
+fn own_replies(policy: Mode) -> impl Iterator<Item = (Stage, Status, Mode)> {
+    let failed = Policy::internal_error().status();
+    let stages = [Stage::Mail, Stage::Rcpt, Stage::Data, Stage::EndOfMessage];
+    let failures = stages.map(|stage| (stage, failed));
+    let stages = [Stage::Mail, Stage::Rcpt, Stage::EndOfMessage];
+    let malformed = [Failure::Sender, Failure::Recipient].into_iter().filter_map(Policy::malformed);
+    let malformed = malformed.flat_map(move |reply| stages.map(|stage| (stage, reply.status())));
+    let too_many = Policy::too_many_recipients().status();
+    let too_many = [Stage::Rcpt, Stage::EndOfMessage].map(|stage| (stage, too_many));
+    let replies = failures.into_iter().chain(malformed).chain(too_many);
+    replies.flat_map(move |(stage, status)| {
+        let watched = (policy == Mode::Monitor).then_some((stage, status, Mode::Monitor));
+        std::iter::once((stage, status, Mode::Enforce)).chain(watched)
+    })
+}
+
+fn reply_labels(stage: Stage, status: Status, mode: Mode) -> [String; 4] {
+    [stage.name().to_owned(), status.code().to_string(), status.enhanced().to_string(), mode.name().to_owned()]
+}
+
+/// The labels of each rule.
+fn rules(policy: &Policy) -> Vec<[String; 3]> {
+    let labels = |(number, rule): (usize, &crate::policy::Rule)| {
+        [rule.name.clone(), rule.action.to_owned(), policy.mode_of(number).name().to_owned()]
+    };
+    policy.rules().iter().enumerate().map(labels).collect()
+}
+
+/// The labels of each counter.
+fn limits(policy: &Policy) -> Vec<[String; 2]> {
+    policy.counters().iter().map(|counter| [counter.rule.clone(), counter.measure.name().to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use super::*;
+    use crate::config::Config;
+    use crate::config::Source;
+
+    fn policy(text: &str) -> Arc<Policy> {
+        let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text: text.to_owned() }]);
+        let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
+        Arc::new(policy)
+    }
+
+    fn exposition(text: &str) -> String {
+        let metrics = Metrics::new().unwrap();
+        let policy = policy(text);
+        let _series = metrics.adopt(&policy, "");
+        metrics.encode().unwrap()
+    }
+
+    fn has(exposition: &str, (stage, code, enhanced, mode): (&str, u16, &str, &str)) -> bool {
+        let labels = format!("code=\"{code}\",enhanced_code=\"{enhanced}\",mode=\"{mode}\",stage=\"{stage}\"");
+        exposition.contains(&format!("postward_replies_total{{{labels}}} 0"))
+    }
+
+    const RULE: &str = "[[rule]]\nname = \"closed\"\nwhen.recipient = \"c@x.example\"\nreply = \"550 5.2.1 No\"\n";
+
+    #[test]
+    fn what_is_held_back_at_rcpt_has_its_series_at_the_end() {
+        let exposition = exposition(RULE);
+        for stage in ["rcpt", "end-of-message"] {
+            assert!(has(&exposition, (stage, 550, "5.2.1", "enforce")), "{stage}\n{exposition}");
+            assert!(has(&exposition, (stage, 452, "4.5.3", "enforce")), "{stage}\n{exposition}");
+        }
+        assert!(!exposition.contains("mode=\"monitor\""), "nothing is watched\n{exposition}");
+    }
+
+    #[test]
+    fn our_own_replies_are_watched_with_the_policy() {
+        let exposition = exposition(&format!("[policy]\nmode = \"monitor\"\n{RULE}"));
+        for stage in ["mail", "rcpt", "data", "end-of-message"] {
+            assert!(has(&exposition, (stage, 451, "4.3.0", "monitor")), "{stage}\n{exposition}");
+        }
+        assert!(has(&exposition, ("rcpt", 452, "4.5.3", "monitor")), "{exposition}");
+    }
+
+    /// The sum over all codes never shrinks, and a rule that is no more does not stay for ever.
+    #[test]
+    fn a_policy_goes_on_with_the_series_of_another() {
+        let limit = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1/hour\" }\n";
+        let metrics = Metrics::new().unwrap();
+        let old = policy(&format!("{RULE}{limit}"));
+        let series = metrics.adopt(&old, "old");
+        series.matches[0].inc();
+        series.matches[1].inc();
+        let new = policy(&RULE.replace("5.2.1", "5.7.1"));
+        let series = metrics.adopt(&new, "new");
+        series.matches[0].inc();
+        let both = metrics.encode().unwrap();
+        let closed = "postward_rule_matches_total{action=\"refuse\",mode=\"enforce\",rule=\"closed\"} 2";
+        assert!(both.contains(closed) && both.contains("rule=\"rate\""), "{both}");
+        assert!(both.contains("hash=\"new\"") && !both.contains("hash=\"old\""), "{both}");
+        drop(old);
+        let new = metrics.encode().unwrap();
+        assert!(new.contains(closed) && !new.contains("rule=\"rate\""), "{new}");
+        assert!(has(&new, ("rcpt", 550, "5.2.1", "enforce")), "{new}");
+    }
+}

@@ -1,0 +1,96 @@
+//! What all tasks share, and what of it a reload replaces.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::GRACE;
+use crate::config::Config;
+use crate::lookup::Shared;
+use crate::metrics::Metrics;
+use crate::metrics::Series;
+use crate::policy::Policy;
+
+/// What all tasks share.
+pub(super) struct Context {
+    pub(super) metrics: Metrics,
+    in_force: ArcSwap<InForce>,
+    /// How many MTAs are connected, over all listeners.
+    pub(super) active: AtomicUsize,
+    /// The number of the next session; its start is the time, so that ids do not repeat after a restart.
+    pub(super) next_session: AtomicU64,
+    /// Once no new connections are taken: until when sessions without a transaction live on.
+    pub(super) stopping: watch::Sender<Option<Instant>>,
+}
+
+/// A configuration, and what it has come to. A connection keeps the one that it began under to its end.
+pub(super) struct InForce {
+    pub(super) config: Config,
+    pub(super) policy: Arc<Policy>,
+    pub(super) lookups: Arc<Shared>,
+    pub(super) series: Series,
+}
+
+impl Context {
+    /// With the first configuration in force.
+    pub(super) fn new(config: &Config, policy: Policy) -> Result<Self, prometheus::Error> {
+        let metrics = Metrics::new()?;
+        let policy = Arc::new(policy);
+        let lookups = Shared::new(Arc::clone(&policy));
+        let in_force = InForce::new(config.clone(), policy, lookups, &metrics);
+        metrics.in_force_since(time_of_day());
+        Ok(Self {
+            metrics,
+            in_force: ArcSwap::from_pointee(in_force),
+            active: AtomicUsize::new(0),
+            next_session: AtomicU64::new(first_session()),
+            stopping: watch::Sender::new(None),
+        })
+    }
+
+    /// What is in force now.
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// Puts another configuration in force: for connections that begin from now on.
+    pub(super) fn put_in_force(&self, config: Config, policy: Arc<Policy>, lookups: Arc<Shared>) {
+        self.in_force.store(Arc::new(InForce::new(config, policy, lookups, &self.metrics)));
+        self.metrics.reloaded(true, time_of_day());
+    }
+
+    /// A configuration that was read cannot be put in force.
+    pub(super) fn not_reloaded(&self) {
+        self.metrics.reloaded(false, time_of_day());
+    }
+
+    /// Takes no new work; sessions without a transaction have a while to begin one.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(Some(Instant::now() + GRACE));
+    }
+}
+
+impl InForce {
+    fn new(config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, metrics: &Metrics) -> Self {
+        let series = metrics.adopt(&policy, &config.hash);
+        Self { config, policy, lookups, series }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
+fn time_of_day() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Milliseconds, in the upper bits: a session takes longer than they take to be numbered past, so that a restart, however
+/// quick, repeats no id. They begin anew after 198 days, which keeps ids short.
+fn first_session() -> u64 {
+    let since_1970 = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let milliseconds = u64::try_from(since_1970.as_millis()).unwrap_or_default();
+    (milliseconds & 0x3_ffff_ffff) << 10
+}

@@ -1,0 +1,235 @@
+//! A configuration in place of another, without a stop.
+//!
+//! It is read, checked and compiled aside; its sockets are opened before anything is changed. Then it is in force for every
+//! connection that begins; those that there are keep theirs to their end, with whatever was negotiated for it. What cannot be
+//! put in force changes nothing.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use super::context::Context;
+use super::context::InForce;
+use super::listener;
+use super::listener::BindError;
+use super::listener::Listener;
+use super::load::Loaded;
+use crate::config::At;
+use crate::config::Config;
+use crate::config::Diagnostics;
+use crate::config::Endpoint;
+use crate::config::Severity;
+use crate::lookup;
+use crate::lookup::Shared;
+use crate::policy::Policy;
+
+/// Reads the configuration anew, from where the first one came.
+pub type Reader = Arc<dyn Fn() -> Result<Loaded, (PathBuf, std::io::Error)> + Send + Sync>;
+
+/// Asks the server for a reload.
+#[derive(Clone, Debug)]
+pub struct Reloader {
+    requests: mpsc::Sender<Request>,
+}
+
+/// Where the outcome goes.
+pub(super) type Request = oneshot::Sender<Box<Outcome>>;
+
+/// What became of a reload.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Why it is not in force; `None`: it is.
+    pub problem: Option<String>,
+    /// What is wrong with it, or worth a look.
+    pub diagnostics: Diagnostics,
+    /// What is otherwise than one might think: counters that are dropped, settings that wait for a restart.
+    pub notes: Vec<String>,
+    /// The hash of the configuration in force.
+    pub hash: String,
+    /// How many rules there are in force.
+    pub rules: usize,
+}
+
+/// Everything ready for a change that cannot fail any more.
+pub(super) struct Prepared {
+    config: Config,
+    policy: Arc<Policy>,
+    lookups: Arc<Shared>,
+    /// Listeners that are new, with what they are in the configuration.
+    pub(super) opened: Vec<(Endpoint, Listener)>,
+    outcome: Box<Outcome>,
+}
+
+impl Reloader {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel(WAITING);
+        (Self { requests }, receiver)
+    }
+
+    /// Puts the configuration in force that there is now, if it can be.
+    pub async fn reload(&self) -> Box<Outcome> {
+        let (answer, outcome) = oneshot::channel();
+        // It is being stopped where nobody takes the request, or drops it.
+        _ = self.requests.send(answer).await;
+        outcome.await.unwrap_or_else(|_| refused("the daemon is stopping".to_owned()))
+    }
+}
+
+/// What a reload finds open.
+#[derive(Clone, Debug)]
+pub(super) struct Open {
+    /// The listeners; `None`: they are systemd's, whatever the configuration says.
+    pub(super) listeners: Option<Vec<Place>>,
+    /// Where HTTP is served.
+    pub(super) http: Option<SocketAddr>,
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// In the configuration.
+    pub(super) configured: Endpoint,
+    /// In truth: a name or port 0 has become an address.
+    pub(super) actual: Endpoint,
+}
+
+impl Place {
+    /// Whether the configuration means this one.
+    pub(super) fn is(&self, configured: &Endpoint) -> bool {
+        [&self.configured, &self.actual].contains(&configured)
+    }
+}
+
+/// Reads, compiles and opens, aside.
+pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> Result<Prepared, Box<Outcome>> {
+    let before = context.in_force();
+    let (config, policy, mut outcome) = off_thread(move || compile(&read)).await??;
+    outcome.notes = waiting_for_a_restart(&before.config, &config, &open);
+    let opened = match listeners(&config, open.listeners.as_deref()).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            outcome.problem = Some(error.to_string());
+            return Err(outcome);
+        }
+    };
+    // Last, since it cannot fail: keys of limits that have changed are judged anew.
+    let policy = Arc::new(policy);
+    let ours = Arc::clone(&policy);
+    let (lookups, dropped) = off_thread(move || before.lookups.succeed(ours)).await?;
+    outcome.notes.extend(dropped.into_iter().map(|note| format!("counters of {note}")));
+    outcome.hash.clone_from(&config.hash);
+    outcome.rules = policy.rules().len();
+    Ok(Prepared { config, policy, lookups, opened, outcome })
+}
+
+fn compile(read: &Reader) -> Result<(Config, Policy, Box<Outcome>), Box<Outcome>> {
+    let loaded = read().map_err(|(path, error)| refused(format!("cannot read {}: {error}", path.display())))?;
+    let Loaded { config, policy, diagnostics } = loaded;
+    let problem = match &policy {
+        None => Some(diagnostics.counted()),
+        Some(policy) => {
+            lookup::unusable_path(policy).map(|(path, error)| BindError::DiskFree { path, error }.to_string())
+        }
+    };
+    let outcome = Box::new(Outcome { problem, diagnostics, ..Outcome::default() });
+    match policy {
+        Some(policy) if outcome.problem.is_none() => Ok((config, policy, outcome)),
+        Some(_) | None => Err(outcome),
+    }
+}
+
+/// Opens the listeners that are new.
+async fn listeners(config: &Config, open: Option<&[Place]>) -> Result<Vec<(Endpoint, Listener)>, BindError> {
+    let mut opened = Vec::new();
+    let Some(open) = open else {
+        return Ok(opened);
+    };
+    let is_open = |endpoint: &Endpoint| open.iter().any(|place| place.is(endpoint));
+    for At { value: endpoint, .. } in config.server.listen.iter().filter(|listen| !is_open(&listen.value)) {
+        opened.push((endpoint.clone(), Listener::bind(endpoint, &config.server).await?));
+    }
+    for At { value: endpoint, .. } in config.server.listen.iter().filter(|listen| is_open(&listen.value)) {
+        listener::permit_again(endpoint, &config.server)?;
+    }
+    Ok(opened)
+}
+
+/// Where files that hang, and millions of keys, keep no session waiting.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Box<Outcome>> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| refused(format!("a bug was met: {panic}")))
+}
+
+impl Prepared {
+    /// In force from now on; the listeners are for the caller to serve and to close.
+    pub(super) fn put_in_force(self, context: &Context) -> Box<Outcome> {
+        context.put_in_force(self.config, self.policy, self.lookups);
+        self.outcome
+    }
+}
+
+impl Outcome {
+    /// Completed by what stays in force.
+    pub(super) fn stays(&mut self, in_force: &InForce) {
+        self.hash.clone_from(&in_force.config.hash);
+        self.rules = in_force.policy.rules().len();
+    }
+
+    /// Tells the log, whoever asked. A diagnostic is one line each.
+    pub(super) fn log(&self) {
+        for diagnostic in self.diagnostics.sorted().into_iter().take(MOST_LOGGED) {
+            let (line, column) = self.diagnostics.line_and_column(&diagnostic.place);
+            let source = self.diagnostics.sources.get(diagnostic.place.source);
+            let file = source.map(|source| source.path.display().to_string()).unwrap_or_default();
+            let hint = diagnostic.hint.as_deref();
+            match diagnostic.severity {
+                Severity::Error => tracing::error!(file, line, column, hint, "configuration: {}", diagnostic.message),
+                Severity::Notice => tracing::info!(file, line, column, hint, "configuration: {}", diagnostic.message),
+                Severity::Warning => tracing::warn!(file, line, column, hint, "configuration: {}", diagnostic.message),
+            }
+        }
+        for note in &self.notes {
+            tracing::warn!("reload: {note}");
+        }
+        match &self.problem {
+            Some(problem) => tracing::error!("not reloaded, the configuration before stays in force: {problem}"),
+            None => tracing::info!(hash = self.hash, rules = self.rules, "configuration reloaded"),
+        }
+    }
+}
+
+pub(super) fn refused(problem: String) -> Box<Outcome> {
+    Box::new(Outcome { problem: Some(problem), ..Outcome::default() })
+}
+
+/// What of the settings is only read at the start, and has changed.
+fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<String> {
+    fn value<T: ToString>(at: Option<&At<T>>) -> Option<String> {
+        at.map(|at| at.value.to_string())
+    }
+    fn path(at: Option<&At<PathBuf>>) -> Option<String> {
+        at.map(|at| at.value.display().to_string())
+    }
+    let http = open.http.map(|address| address.to_string());
+    let listen = |config: &Config| config.server.listen.iter().map(|at| at.value.clone()).collect::<Vec<_>>();
+    let changed = [
+        ("server.listen", open.listeners.is_none() && listen(before) != listen(now)),
+        ("server.control", path(before.server.control.as_ref()) != path(now.server.control.as_ref())),
+        (
+            "server.control_group",
+            value(before.server.control_group.as_ref()) != value(now.server.control_group.as_ref()),
+        ),
+        ("http.listen", ![value(before.http.listen.as_ref()), http].contains(&value(now.http.listen.as_ref()))),
+        ("log.format", before.log.format != now.log.format),
+        ("state.path", path(before.state.path.as_ref()) != path(now.state.path.as_ref())),
+    ];
+    let changed = changed.into_iter().filter(|(_, has_changed)| *has_changed);
+    changed.map(|(key, _)| format!("{key} has changed, which takes a restart")).collect()
+}
+
+/// How many may wait for a reload that is under way.
+const WAITING: usize = 16;
+/// More than anybody reads in a log; `postward check` shows all.
+const MOST_LOGGED: usize = 20;
