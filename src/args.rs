@@ -106,9 +106,9 @@ pub(crate) enum Command {
     /// blanks between them, "192.0.2.7 alice". A part with blanks in it stands in double quotes; - is the key of a limit without
     /// `key`. Exits with 1 if nothing is known of the key, or the daemon cannot be asked.
     ///
-    /// With `--format json`, standard output is one object: `limits`, a list of objects with `rule`, `measure`, `key`, `bounds`
-    /// (each with `bound`, `amount`, `seconds` (null: at once) and `used`), `held` (the part of `used` that is not charged yet),
-    /// `limited`, `limited_until`, `limited_seconds`, `blocked`, `blocked_until` and `blocked_seconds` (null with `blocked`: no end).
+    /// With `--format json`, standard output is one object: `limits`, a list of objects with `rule`, `measure`, `key`, `override`
+    /// (whose bounds it was last judged by, or null: those of all), `bounds` (each with `bound`, `amount`, `seconds` (null: at
+    /// once) and `used`), `held` (the part of `used` that is not charged yet), `limited`, `limited_until`, `limited_seconds`, `blocked`, `blocked_until` and `blocked_seconds` (null with `blocked`: no end).
     /// What reset, block and unblock give is the same, as it is after the change. `export` writes such objects, one a line.
     Limits {
         #[command(subcommand)]

@@ -207,8 +207,8 @@ fn overrides_are_shown() {
     let config = CONFIG.replace("\"9/day\"]", "\"9/day\"], overrides = \"@own\"") + own;
     let daemon = Daemon::start(&config);
     assert_eq!(message(&daemon), None);
-    assert!(shown(&daemon, &["show", "alice@example.com"]).contains("  1 of 5/day"));
-    assert!(shown(&daemon, &["reset", "alice@example.com"]).contains("  0 of 5/day"));
+    assert!(shown(&daemon, &["show", "alice@example.com"]).contains("  1 of 5/day (override alice@example.com)"));
+    assert!(shown(&daemon, &["reset", "alice@example.com"]).contains("  0 of 5/day (override alice@example.com)"));
 }
 
 #[test]

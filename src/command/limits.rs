@@ -165,6 +165,10 @@ fn row(limit: &Value, change: &str) -> Cells {
     let bounds = limit.get("bounds").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let used: Vec<String> = bounds.iter().map(|bound| used(bound, measure)).collect();
     let used = if used.is_empty() { "unlimited".to_owned() } else { used.join(", ") };
+    let used = match limit.get("override").and_then(Value::as_str) {
+        Some(whose) => format!("{used} (override {})", visible(whose)),
+        None => used,
+    };
     let state = match (change, state(limit)) {
         ("reset", Some(state)) => format!("reset, {state}"),
         ("reset", None) => "reset".to_owned(),
@@ -237,6 +241,15 @@ mod tests {
             cells,
             ["r", "bytes", "alice", "3 MiB of 1 GiB/day", "limited until 2026-11-21T10:20:00Z, in 12 minutes"]
         );
+    }
+
+    #[test]
+    fn whose_bounds_they_are_is_told() {
+        let mut limit = limit("", None);
+        limit["override"] = "example.com".into();
+        assert_eq!(row(&limit, "")[3], "3 MiB of 1 GiB/day (override example.com)");
+        limit["bounds"] = json!([]);
+        assert_eq!(row(&limit, "")[3], "unlimited (override example.com)");
     }
 
     #[test]
