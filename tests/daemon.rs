@@ -427,20 +427,6 @@ fn whoever_says_nothing_blocks_nobody() {
 }
 
 #[test]
-fn connections_above_the_most_are_closed_at_once() {
-    let daemon = Daemon::start(&CONFIG.replace("100", "2"));
-    let mut served: Vec<_> = (0..2).map(|_| Milter::connect(daemon.milter())).collect();
-    served.iter_mut().for_each(Milter::negotiate);
-    assert!(Milter::connect(daemon.milter()).is_closed());
-    assert_eq!(daemon.metrics().get("postward_connections_shed_total", &[]), 1.0);
-    assert_eq!(daemon.metrics().get("postward_connections_total", &[]), 2.0);
-    daemon.wait_for_log("raise max_sessions");
-    served.pop();
-    daemon.wait_for_metric("postward_connections_active", &[], 1.0);
-    Milter::connect(daemon.milter()).negotiate();
-}
-
-#[test]
 fn what_makes_no_sense_closes_that_connection_only() {
     let daemon = Daemon::start(CONFIG);
     let mut good = Milter::connect(daemon.milter());

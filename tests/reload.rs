@@ -315,7 +315,11 @@ fn a_thousand_reloads_under_load_drop_nothing_and_leak_nothing() {
     assert_eq!(metrics.get("postward_connections_total", &[]), sessions);
     assert_eq!(metrics.get("postward_replies_total", &[("code", "550")]), refused.into_inner() as f64);
     assert_eq!(metrics.get("postward_messages_total", &[("result", "accepted")]), sessions);
-    // Every message counts, under whichever policy it came.
+    // Every message counts, under whichever policy it came; the last one comes under the policy in force, and so has its row.
+    let mut last = session(daemon.milter());
+    assert_eq!(mail(&mut last, "x@x.example"), "c");
+    last.send(b'A', &[]);
+    assert_eq!(mail(&mut last, "y@y.example"), "c");
     let control = daemon.directory().join("control");
     let shown =
         postward(&["limits", "show", "x@x.example", "--format", "json", "--control", control.to_str().unwrap()]);

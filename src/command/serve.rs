@@ -222,6 +222,6 @@ mod tests {
     fn the_built_in_configuration_is_the_default_endpoint() {
         let Loaded { config, policy, .. } = server::load(None).unwrap();
         assert!(policy.is_some());
-        assert_eq!(config.server.listen[0].value.to_string(), "inet:127.0.0.1:8891");
+        assert_eq!(config.server.listen[0].value.endpoint.to_string(), "inet:127.0.0.1:8891");
     }
 }

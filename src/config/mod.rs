@@ -47,6 +47,7 @@ pub use rule::Mode;
 pub use rule::ReplyTemplate;
 pub use rule::Rule;
 pub use settings::Http;
+pub use settings::Listen;
 pub use settings::Log;
 pub use settings::LogFormat;
 pub use settings::OnError;

@@ -23,7 +23,7 @@ use crate::facts::Stage;
 #[derive(Clone, Debug)]
 pub struct Server {
     /// Where to listen; at least one.
-    pub listen: Vec<At<Endpoint>>,
+    pub listen: Vec<At<Listen>>,
     /// Permissions of unix sockets.
     pub socket_mode: u32,
     /// Group of unix sockets.
@@ -38,11 +38,25 @@ pub struct Server {
     pub deadline: Duration,
     /// What an error of ours does to the message.
     pub on_error: OnError,
+    /// What becomes of a connection for which there is no room.
+    pub on_overload: OnError,
+    /// How long open transactions may take to end when the daemon stops.
+    pub drain: Duration,
+}
+
+/// One of the endpoints to listen on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Listen {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// How many MTA connections at once, if less than all together.
+    pub max_sessions: Option<usize>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        let value = Endpoint::Inet { host: "127.0.0.1".to_owned(), port: 8891 };
+        let endpoint = Endpoint::Inet { host: "127.0.0.1".to_owned(), port: 8891 };
+        let value = Listen { endpoint, max_sessions: None };
         Self {
             listen: vec![At { value, place: Place::default() }],
             socket_mode: 0o660,
@@ -52,16 +66,18 @@ impl Default for Server {
             max_sessions: 10_000,
             deadline: Duration::from_secs(5),
             on_error: OnError::Defer,
+            on_overload: OnError::Defer,
+            drain: Duration::from_secs(30),
         }
     }
 }
 
-/// What happens to mail that we fail to judge.
+/// What happens to mail that we fail to judge, or have no room for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum OnError {
     /// It passes.
     Accept,
-    /// It waits: 451 4.3.0.
+    /// It waits: 451 4.3.0, or 421 4.3.2.
     Defer,
 }
 
@@ -120,17 +136,19 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 13] = [
+pub(super) const KEYS: [(&str, &str); 15] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
     ("deadline", "[server]"),
+    ("drain", "[server]"),
     ("format", "[log]"),
     ("interval", "[state]"),
     ("listen", "[server] or [http]"),
     ("max_sessions", "[server]"),
     ("mode", "[policy] or [[rule]]"),
     ("on_error", "[server]"),
+    ("on_overload", "[server]"),
     ("path", "[state]"),
     ("socket_group", "[server]"),
     ("socket_mode", "[server]"),
@@ -138,6 +156,9 @@ pub(super) const KEYS: [(&str, &str); 13] = [
 
 /// Sendmail waits 10 seconds for a reply (`milter.c`, T=R).
 const LONGEST_DEADLINE: Duration = Duration::from_secs(9);
+
+/// RFC 5321 §4.5.3.2.6 gives the end of the data 10 minutes; a service manager that waits longer thinks it hangs.
+const LONGEST_DRAIN: Duration = Duration::from_secs(600);
 
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
@@ -174,35 +195,70 @@ pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
     if let Some(on_error) = fields.take("on_error").and_then(|node| node.choice(&choices, diagnostics)) {
         server.on_error = on_error.value;
     }
+    if let Some(on_overload) = fields.take("on_overload").and_then(|node| node.choice(&choices, diagnostics)) {
+        server.on_overload = on_overload.value;
+    }
+    if let Some(drain) =
+        fields.take("drain").and_then(|node| node.parse::<Span>("a duration such as \"30s\"", diagnostics))
+    {
+        if drain.value.0 > LONGEST_DRAIN {
+            let message = format!("expected at most {}, found {}", Span(LONGEST_DRAIN), drain.value);
+            let hint = "an MTA waits that long for the content of a message at most";
+            diagnostics.push(Diagnostic::error(drain.place, message).hint(hint));
+        }
+        server.drain = drain.value.0;
+    }
     fields.finish(diagnostics);
     server
 }
 
-fn endpoints(node: Node, diagnostics: &mut Diagnostics) -> Vec<At<Endpoint>> {
-    const EXPECTED: &str = "an endpoint such as \"inet:127.0.0.1:8891\"";
+fn endpoints(node: Node, diagnostics: &mut Diagnostics) -> Vec<At<Listen>> {
     if matches!(&node.value, Value::Array(nodes) if nodes.is_empty()) {
         diagnostics.push(node.expected(EXPECTED));
     }
-    let mut endpoints: Vec<At<Endpoint>> = Vec::new();
+    let mut endpoints: Vec<At<Listen>> = Vec::new();
     for node in node.one_or_more() {
-        let Some(endpoint) = node.parse::<Endpoint>(EXPECTED, diagnostics) else {
+        let Some(listen) = listen(node, diagnostics) else {
             continue;
         };
-        let is_any_port = matches!(endpoint.value, Endpoint::Inet { port: 0, .. });
-        if !is_any_port && endpoints.iter().any(|before| before.value == endpoint.value) {
-            let message = format!("{} stands in this list twice", endpoint.value);
-            diagnostics.push(Diagnostic::error(endpoint.place.clone(), message));
+        let endpoint = &listen.value.endpoint;
+        let is_any_port = matches!(endpoint, Endpoint::Inet { port: 0, .. });
+        if !is_any_port && endpoints.iter().any(|before| before.value.endpoint == *endpoint) {
+            let message = format!("{endpoint} stands in this list twice");
+            diagnostics.push(Diagnostic::error(listen.place.clone(), message));
         }
-        endpoints.push(endpoint);
+        endpoints.push(listen);
     }
     endpoints
 }
 
+/// `"inet:127.0.0.1:8891"`, or `{ endpoint = "inet:127.0.0.1:8891", max_sessions = 100 }`.
+fn listen(node: Node, diagnostics: &mut Diagnostics) -> Option<At<Listen>> {
+    if !matches!(node.value, Value::Table(_)) {
+        let At { value: endpoint, place } = node.parse(EXPECTED, diagnostics)?;
+        return Some(At { value: Listen { endpoint, max_sessions: None }, place });
+    }
+    let mut fields = Fields::of(node, EXPECTED, diagnostics)?;
+    let Some(endpoint) = fields.take("endpoint") else {
+        let hint = "{ endpoint = \"inet:127.0.0.1:8891\", max_sessions = 100 }";
+        diagnostics.push(Diagnostic::error(fields.place.clone(), "`endpoint` is missing").hint(hint));
+        return None;
+    };
+    let endpoint = endpoint.parse(EXPECTED, diagnostics);
+    let max_sessions = fields.take("max_sessions").and_then(|node| node.count(diagnostics));
+    let max_sessions = max_sessions.map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    fields.finish(diagnostics);
+    let At { value: endpoint, place } = endpoint?;
+    Some(At { value: Listen { endpoint, max_sessions }, place })
+}
+
+const EXPECTED: &str = "an endpoint such as \"inet:127.0.0.1:8891\"";
+
 /// The path of a socket that is none of those for MTAs.
-fn control(node: Node, listen: &[At<Endpoint>], diagnostics: &mut Diagnostics) -> Option<At<PathBuf>> {
+fn control(node: Node, listen: &[At<Listen>], diagnostics: &mut Diagnostics) -> Option<At<PathBuf>> {
     let At { value, place } = node.string("a path such as \"/run/postward/control.sock\"", diagnostics)?;
     match format!("unix:{value}").parse::<Endpoint>() {
-        Ok(endpoint) if listen.iter().all(|listen| listen.value != endpoint) => {
+        Ok(endpoint) if listen.iter().all(|listen| listen.value.endpoint != endpoint) => {
             return Some(At { value: value.into(), place });
         }
         Ok(_) => {

@@ -49,7 +49,9 @@ pub struct Metrics {
     stage_duration: Vec<Histogram>,
     connections: IntCounter,
     connections_active: IntGauge,
-    connections_shed: IntCounter,
+    /// By [`Shed`].
+    connections_shed: Vec<(Shed, IntCounter)>,
+    accept_errors: IntCounter,
     protocol_errors: IntCounter,
     internal_errors: IntCounter,
     limit_keys: IntGauge,
@@ -58,6 +60,29 @@ pub struct Metrics {
     limit_changes: Vec<(LimitChange, IntCounter)>,
     state: State,
     reloads: Reloads,
+}
+
+/// What became of a connection for which there was no room.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shed {
+    /// The session passes unseen.
+    Accepted,
+    /// It was closed: the MTA takes its default action.
+    Closed,
+    /// The client was told to come again later.
+    Deferred,
+}
+
+impl Shed {
+    const ALL: [Self; 3] = [Self::Accepted, Self::Closed, Self::Deferred];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Closed => "closed",
+            Self::Deferred => "deferred",
+        }
+    }
 }
 
 /// What an operator did to a key of a limit.
@@ -128,7 +153,11 @@ impl Metrics {
             Opts::new("postward_limit_changes_total", "Changes of limits' keys by operators"),
             &["change"],
         )?;
-        for collector in [&messages, &recipients, &changes] {
+        let shed = IntCounterVec::new(
+            Opts::new("postward_connections_shed_total", "Connections from MTAs for which there was no room"),
+            &["result"],
+        )?;
+        for collector in [&messages, &recipients, &changes, &shed] {
             registry.register(Box::new(collector.clone()))?;
         }
         registry.register(Box::new(durations.clone()))?;
@@ -136,10 +165,11 @@ impl Metrics {
         let metrics = Self {
             connections: counter(&registry, "postward_connections_total", "Connections from MTAs")?,
             connections_active: gauge(&registry, "postward_connections_active", "Connections from MTAs that are open")?,
-            connections_shed: counter(
+            connections_shed: Shed::ALL.map(|end| (end, shed.with_label_values(&[end.name()]))).into(),
+            accept_errors: counter(
                 &registry,
-                "postward_connections_shed_total",
-                "Connections from MTAs that were closed at once, above max_sessions",
+                "postward_accept_errors_total",
+                "Connections from MTAs that could not be taken, for want of open files or other means",
             )?,
             protocol_errors: counter(
                 &registry,
@@ -210,8 +240,15 @@ impl Metrics {
     }
 
     /// An MTA was sent away because too many are connected.
-    pub fn connection_shed(&self) {
-        self.connections_shed.inc();
+    pub fn connection_shed(&self, end: Shed) {
+        if let Some((_, counter)) = self.connections_shed.iter().find(|(known, _)| *known == end) {
+            counter.inc();
+        }
+    }
+
+    /// An MTA's connection could not be taken.
+    pub fn not_accepted(&self) {
+        self.accept_errors.inc();
     }
 
     /// What an MTA sent made no sense.

@@ -170,7 +170,7 @@ impl Series {
     }
 }
 
-/// What we may say without a rule: that we failed, and that there are more recipients than we keep.
+/// What we may say without a rule: that we failed, that there are more recipients than we keep, or more sessions.
 /// What is held back at RCPT is said at the end of the message; where the policy is only watched, all is counted as such.
 fn own_replies(policy: Mode) -> impl Iterator<Item = (Stage, Status, Mode)> {
     let failed = Policy::internal_error().status();
@@ -182,10 +182,12 @@ fn own_replies(policy: Mode) -> impl Iterator<Item = (Stage, Status, Mode)> {
     let too_many = Policy::too_many_recipients().status();
     let too_many = [Stage::Rcpt, Stage::EndOfMessage].map(|stage| (stage, too_many));
     let replies = failures.into_iter().chain(malformed).chain(too_many);
-    replies.flat_map(move |(stage, status)| {
+    let replies = replies.flat_map(move |(stage, status)| {
         let watched = (policy == Mode::Monitor).then_some((stage, status, Mode::Monitor));
         std::iter::once((stage, status, Mode::Enforce)).chain(watched)
-    })
+    });
+    // Where nothing is enforced, who has no room is let through.
+    replies.chain(std::iter::once((Stage::Connect, Policy::overloaded().status(), Mode::Enforce)))
 }
 
 fn reply_labels(stage: Stage, status: Status, mode: Mode) -> [String; 4] {

@@ -35,6 +35,9 @@ impl Topic {
 pub(crate) const INTERNAL_ERROR: Default =
     default(Class::Transient, 51, 3, 0, "Temporary local problem, try again later");
 
+/// No room for one more session: RFC 3463 §3.4, "the system is not accepting network messages".
+pub(crate) const OVERLOADED: Default = default(Class::Transient, 21, 3, 2, "Too many sessions, try again later");
+
 /// More recipients in one message than a rule, or we, allow.
 pub(crate) const TOO_MANY_RECIPIENTS: Default =
     default(Class::Transient, 52, 5, 3, "Too many recipients in one message");

@@ -149,6 +149,12 @@ impl Policy {
         Reply::new(defaults::TOO_MANY_RECIPIENTS.status, defaults::TOO_MANY_RECIPIENTS.text)
     }
 
+    /// The reply to a client for whose session there is no room.
+    #[must_use]
+    pub fn overloaded() -> Reply {
+        Reply::new(defaults::OVERLOADED.status, defaults::OVERLOADED.text)
+    }
+
     /// Every reply that this policy can give, with the stage at which it is spoken and the mode it is counted under.
     pub fn replies(&self) -> impl Iterator<Item = (Stage, Status, Mode)> {
         let tests =

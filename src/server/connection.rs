@@ -199,7 +199,10 @@ impl<L: Lookup> Connection<'_, L> {
             }
             Action::Close => return false,
             Action::Continue => Response::Continue.encode(&mut self.output),
-            Action::Decided(decision) => self.decided(&decision, started),
+            Action::Decided(decision) => {
+                self.decided(&decision, started);
+                return !self.session.is_over();
+            }
             Action::Negotiated(negotiation) => {
                 self.negotiated = true;
                 journal::negotiated(&self.session, &negotiation);

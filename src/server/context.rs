@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,8 @@ use tokio::time::Instant;
 
 use super::GRACE;
 use crate::config::Config;
+use crate::config::Mode;
+use crate::config::OnError;
 use crate::lookup::Shared;
 use crate::metrics::Metrics;
 use crate::metrics::Series;
@@ -22,8 +25,10 @@ pub(super) struct Context {
     in_force: ArcSwap<InForce>,
     /// How many MTAs are connected, over all listeners.
     pub(super) active: AtomicUsize,
+    /// How many are being told that there is no room.
+    pub(super) shedding: AtomicUsize,
     /// The number of the next session; its start is the time, so that ids do not repeat after a restart.
-    pub(super) next_session: AtomicU64,
+    next_session: AtomicU64,
     /// Once no new connections are taken: until when sessions without a transaction live on.
     pub(super) stopping: watch::Sender<Option<Instant>>,
 }
@@ -48,9 +53,15 @@ impl Context {
             metrics,
             in_force: ArcSwap::from_pointee(in_force),
             active: AtomicUsize::new(0),
+            shedding: AtomicUsize::new(0),
             next_session: AtomicU64::new(first_session()),
             stopping: watch::Sender::new(None),
         })
+    }
+
+    /// A number that no session has had.
+    pub(super) fn next_session(&self) -> u64 {
+        self.next_session.fetch_add(1, Ordering::Relaxed)
     }
 
     /// What is in force now.
@@ -79,6 +90,14 @@ impl InForce {
     fn new(config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, metrics: &Metrics) -> Self {
         let series = metrics.adopt(&policy, &config.hash);
         Self { config, policy, lookups, series }
+    }
+
+    /// What becomes of connections for which there is no room. In monitor mode nobody is sent away.
+    pub(super) fn on_overload(&self) -> OnError {
+        match self.policy.mode() {
+            Mode::Monitor => OnError::Accept,
+            Mode::Enforce => self.config.server.on_overload,
+        }
     }
 }
 

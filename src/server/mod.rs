@@ -36,8 +36,10 @@ use tokio::sync::oneshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::config::At;
 use crate::config::Config;
 use crate::config::Endpoint;
+use crate::config::Listen;
 use crate::lookup;
 use crate::policy::Policy;
 use context::Context;
@@ -51,8 +53,8 @@ use upkeep::Keeper;
 /// MTA would otherwise take its default action.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// File descriptors for all but MTA connections: listeners, HTTP, logs.
-const OTHER_FILES: u64 = 128;
+/// File descriptors for all but MTA connections that are served: listeners, HTTP, logs, those that are sent away.
+const OTHER_FILES: u64 = 384;
 
 /// How long `accept` rests after it failed: out of file descriptors, most likely.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -74,9 +76,9 @@ pub struct Server {
 struct Accepting {
     tasks: JoinSet<()>,
     /// Those of the configuration.
-    open: Vec<(Place, watch::Sender<()>)>,
+    open: Vec<(Place, watch::Sender<usize>)>,
     /// Those that systemd handed over.
-    inherited: Vec<watch::Sender<()>>,
+    inherited: Vec<watch::Sender<usize>>,
 }
 
 impl Server {
@@ -95,9 +97,9 @@ impl Server {
         raise_open_files(config.server.max_sessions);
         let mut listeners: Vec<_> = listener::inherited()?.into_iter().map(|listener| (None, listener)).collect();
         if listeners.is_empty() {
-            for endpoint in &config.server.listen {
-                let listener = Listener::bind(&endpoint.value, &config.server).await?;
-                listeners.push((Some(endpoint.value.clone()), listener));
+            for listen in &config.server.listen {
+                let endpoint = &listen.value.endpoint;
+                listeners.push((Some(endpoint.clone()), Listener::bind(endpoint, &config.server).await?));
             }
         }
         let http = match &config.http.listen {
@@ -209,7 +211,9 @@ impl Server {
 
 impl Accepting {
     fn open(&mut self, endpoint: Option<Endpoint>, listener: Listener, context: &Arc<Context>) {
-        let (close, closed) = watch::channel(());
+        let listen = &context.in_force().config.server.listen;
+        let configured = listen.iter().find(|listen| Some(&listen.value.endpoint) == endpoint.as_ref());
+        let (close, closed) = watch::channel(most_sessions(configured));
         match endpoint {
             Some(configured) => self.open.push((Place { configured, actual: listener.endpoint().clone() }, close)),
             None => self.inherited.push(close),
@@ -236,9 +240,10 @@ impl Accepting {
         }
         let in_force = context.in_force();
         let listen = &in_force.config.server.listen;
-        self.open.retain_mut(|(place, _)| match listen.iter().find(|listen| place.is(&listen.value)) {
+        self.open.retain_mut(|(place, sessions)| match listen.iter().find(|listen| place.is(&listen.value.endpoint)) {
             Some(listen) => {
-                place.configured.clone_from(&listen.value);
+                place.configured.clone_from(&listen.value.endpoint);
+                sessions.send_replace(most_sessions(Some(listen)));
                 true
             }
             None => {
@@ -253,6 +258,11 @@ impl Accepting {
     fn places(&self) -> Option<Vec<Place>> {
         self.inherited.is_empty().then(|| self.open.iter().map(|(place, _)| place.clone()).collect())
     }
+}
+
+/// How many sessions a listener may have, besides what all may have together.
+fn most_sessions(listen: Option<&At<Listen>>) -> usize {
+    listen.and_then(|listen| listen.value.max_sessions).unwrap_or(usize::MAX)
 }
 
 /// Takes as many file descriptors as the system grants, and warns if `max_sessions` cannot be reached with them.

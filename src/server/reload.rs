@@ -148,10 +148,11 @@ async fn listeners(config: &Config, open: Option<&[Place]>) -> Result<Vec<(Endpo
         return Ok(opened);
     };
     let is_open = |endpoint: &Endpoint| open.iter().any(|place| place.is(endpoint));
-    for At { value: endpoint, .. } in config.server.listen.iter().filter(|listen| !is_open(&listen.value)) {
+    let listen = || config.server.listen.iter().map(|listen| &listen.value.endpoint);
+    for endpoint in listen().filter(|endpoint| !is_open(endpoint)) {
         opened.push((endpoint.clone(), Listener::bind(endpoint, &config.server).await?));
     }
-    for At { value: endpoint, .. } in config.server.listen.iter().filter(|listen| is_open(&listen.value)) {
+    for endpoint in listen().filter(|endpoint| is_open(endpoint)) {
         listener::permit_again(endpoint, &config.server)?;
     }
     Ok(opened)
@@ -213,7 +214,7 @@ fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<Stri
         at.map(|at| at.value.display().to_string())
     }
     let http = open.http.map(|address| address.to_string());
-    let listen = |config: &Config| config.server.listen.iter().map(|at| at.value.clone()).collect::<Vec<_>>();
+    let listen = |config: &Config| config.server.listen.iter().map(|at| at.value.endpoint.clone()).collect::<Vec<_>>();
     let changed = [
         ("server.listen", open.listeners.is_none() && listen(before) != listen(now)),
         ("server.control", path(before.server.control.as_ref()) != path(now.server.control.as_ref())),

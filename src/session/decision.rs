@@ -181,6 +181,8 @@ impl Decision {
             Response::DeleteRecipient(recipient).encode(out);
         }
         match &self.verdict {
+            // The MTA shows us nothing more of the session.
+            Verdict::Accept if self.stage == Stage::Connect => Response::Accept.encode(out),
             Verdict::Accept | Verdict::Continue => Response::Continue.encode(out),
             Verdict::Discard => Response::Discard.encode(out),
             Verdict::Quarantine(rule) => {

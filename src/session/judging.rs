@@ -230,6 +230,17 @@ impl Session {
         Action::Decided(Box::new(decision))
     }
 
+    /// There is no room. An MTA that wants no answer here gets none: closed, it takes its default action.
+    pub(super) fn send_away(&mut self, on_overload: OnError) -> Action {
+        self.is_over = true;
+        let mut decision = Decision::new(self.id, Stage::Connect, self.owed);
+        match on_overload {
+            OnError::Accept => decision.verdict = Verdict::Accept,
+            OnError::Defer => self.speak(&mut decision, Refusal { rule: None, reply: Policy::overloaded() }),
+        }
+        Action::Decided(Box::new(decision))
+    }
+
     /// The message passes unjudged; it is charged and counted as one that passed.
     fn let_through(&mut self) -> Action {
         let mut decision = Decision::new(self.id, Stage::EndOfMessage, true);

@@ -24,6 +24,7 @@ pub use negotiation::Transport;
 
 use std::sync::Arc;
 
+use crate::config::OnError;
 use crate::facts::Address;
 use crate::facts::Answer;
 use crate::facts::Connection;
@@ -34,6 +35,7 @@ use crate::facts::Query;
 use crate::facts::Recipient;
 use crate::facts::Stage;
 use crate::policy::MAX_RECIPIENTS;
+use crate::policy::Needs;
 use crate::policy::Policy;
 use crate::policy::Refusal;
 use crate::policy::SessionStanding;
@@ -78,6 +80,10 @@ pub struct Session {
     owed: bool,
     /// A bug was met: from here on everything is answered by `on_error`.
     broken: bool,
+    /// There is no room for it: it is sent away at CONNECT.
+    overload: Option<OnError>,
+    /// Nothing more is to be said.
+    is_over: bool,
 }
 
 /// What the session asks of the shell.
@@ -134,7 +140,28 @@ impl Session {
             candidate: None,
             owed: false,
             broken: false,
+            overload: None,
+            is_over: false,
         }
+    }
+
+    /// A session for which there is no room: at CONNECT the client is told to come again later, or the MTA that nobody looks
+    /// at this one.
+    #[must_use]
+    pub fn overloaded(policy: Arc<Policy>, number: u64, transport: Transport, on_overload: OnError) -> Self {
+        Self { overload: Some(on_overload), ..Self::new(policy, number, transport) }
+    }
+
+    /// Whether everything is said, so that the connection can be closed.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Whether it is only there to be sent away.
+    #[must_use]
+    pub const fn is_overload(&self) -> bool {
+        self.overload.is_some()
     }
 
     /// The session's name in logs.
@@ -258,7 +285,9 @@ impl Session {
         if offer.version < MIN_VERSION {
             return Err(ProtocolError::Version { offered: offer.version });
         }
-        let negotiation = Negotiation::new(offer, self.policy.needs(), self.transport);
+        let to_be_sent_away = Needs { answers_connect: true, ..Needs::default() };
+        let needs = if self.is_overload() { &to_be_sent_away } else { self.policy.needs() };
+        let negotiation = Negotiation::new(offer, needs, self.transport);
         self.taken = Some(negotiation.taken());
         Ok(Action::Negotiated(negotiation))
     }
@@ -300,7 +329,10 @@ impl Session {
         self.connection.client = client;
         self.connection.client_name = client_name(connect.hostname);
         self.connection.local_submission = connect.port == 0 && client.is_some_and(|address| address.is_loopback());
-        Ok(self.judge(Stage::Connect))
+        Ok(match self.overload {
+            Some(on_overload) => self.send_away(on_overload),
+            None => self.judge(Stage::Connect),
+        })
     }
 
     fn helo(&mut self, name: &[u8]) -> Result<Action, ProtocolError> {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::net::TcpStream;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use crate::site::LOCALHOST;
 use crate::site::MESSAGE;
 use crate::site::RECIPIENT;
 use crate::site::SENDER;
@@ -128,6 +130,81 @@ fn a_daemon_killed_in_a_storm_loses_nothing_and_lets_nothing_pass_unseen() {
     // SIGKILL may take the lines of the last moment with it: no more than there were messages under way.
     assert!(untold <= downs.len() * CLIENTS, "{untold} messages are not in the log");
     assert_eq!(lines_with(&log, &[" WARN ", " ERROR ", "panicked"], &[""]), [""; 0]);
+}
+
+/// Behind a socket unit: the socket is there all the time, so that an MTA that comes during a restart waits for it to be over.
+#[test]
+fn restarts_behind_a_socket_unit_defer_nothing() {
+    const CLIENTS: usize = 4;
+    const RESTARTS: usize = 5;
+    let mut site = Site::start_activated(Mta::Postfix, keeping(Mta::Postfix), JUDGED);
+    let port = site.mta.port();
+    let storm = Storm::default();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (storm, stop) = (&storm, &stop);
+            scope.spawn(move || {
+                // Each over a connection of its own: what Postfix has begun with the daemon it cannot begin anew.
+                for message in (client..).step_by(CLIENTS).take_while(|_| !stop.load(Ordering::SeqCst)) {
+                    storm.deliver(port, &mut None, message);
+                }
+            });
+        }
+        for _ in 0..RESTARTS {
+            let before = storm.accepted.load(Ordering::SeqCst);
+            wait_for("some messages", || (storm.accepted.load(Ordering::SeqCst) >= before + 20).then_some(()));
+            assert!(site.daemon.terminate().success());
+            // Those that come now find nobody, and wait.
+            site.daemon.restart();
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    let (accepted, deferred) = (storm.accepted.into_inner(), storm.deferred.into_inner());
+    eprintln!("{RESTARTS} restarts: {accepted} messages accepted, {deferred} deferred: {:?}", storm.replies);
+    assert_eq!(deferred, 0, "{:?}", storm.replies);
+    let queued = site.mta.all_queued();
+    assert_eq!(queued.len(), accepted);
+    assert!(queued.iter().all(|message| !field(message, "X-Judged").is_empty()), "one passed unseen");
+}
+
+#[test]
+fn a_client_for_whom_there_is_no_room_is_told_to_come_again() {
+    for mta in Mta::BOTH {
+        let server = "listen = [\"inet:127.0.0.1:0\"]\nmax_sessions = 1";
+        let site = Site::start_with(mta, &[], server, ANSWERED);
+        let mut first = site.client();
+        first.mail(SENDER).ok();
+        let mut second = site.stranger();
+        second.greeting().is(site.either(
+            "421 mx.example.test Service unavailable - try again later",
+            "421 4.7.0 mx.example.test closing connection",
+        ));
+        site.expect_reply("connect", "421 4.3.2", "enforce");
+        site.expect_rejection("CONNECT", LOCALHOST, "421 4.3.2 Too many sessions, try again later");
+        drop(second);
+        first.rcpt(RECIPIENT).ok();
+        first.data(MESSAGE).ok();
+        drop(first);
+        site.check_counters();
+        site.client().delivers();
+    }
+}
+
+#[test]
+fn or_passes_unseen() {
+    for mta in Mta::BOTH {
+        let server = "listen = [\"inet:127.0.0.1:0\"]\nmax_sessions = 1\non_overload = \"accept\"";
+        let site =
+            Site::start_with(mta, &[], server, "[[rule]]\nname = \"r\"\nwhen.recipient = \"user@example.test\"\n");
+        let mut first = site.client();
+        first.mail(SENDER).ok();
+        let mut second = Smtp::session(site.mta.port());
+        assert_eq!(second.deliver("a@example.net", &["user@example.test"], MESSAGE).code(), 250, "{mta:?}");
+        first.rcpt(RECIPIENT).starts("550 5.7.1 ");
+        drop(first);
+        site.daemon.wait_for_metric("postward_connections_shed_total", &[("result", "accepted")], 1.0);
+    }
 }
 
 /// A milter endpoint as an address, `127.0.0.1:PORT`.

@@ -118,6 +118,14 @@ impl Site {
         Self::start_with(mta, options, "listen = [\"inet:127.0.0.1:0\"]", rules)
     }
 
+    /// With a daemon that is handed its socket, and again at each start.
+    pub(crate) fn start_activated(mta: Mta, options: &[&str], rules: &str) -> Self {
+        let config = config("", rules);
+        let daemon = Daemon::start_activated(&config, &[("RUST_LOG", "info,postward=debug")]);
+        let mta = mta.start(daemon.milter(), options);
+        Self { daemon, mta, rules: rules.to_owned(), seen: Mutex::default(), log_start: 0 }
+    }
+
     /// With this text in `[server]`. An option `{milter}` stands for the daemon's endpoint.
     pub(crate) fn start_with(mta: Mta, options: &[&str], server: &str, rules: &str) -> Self {
         let config = config(server, rules);

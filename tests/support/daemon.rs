@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -14,12 +15,18 @@ use std::process::ExitStatus;
 use std::process::Output;
 use std::process::Stdio;
 
+use command_fds::CommandFdExt as _;
+use command_fds::FdMapping;
+
 use super::Metrics;
 use super::PATIENCE;
 use super::TempDir;
 use super::wait_for;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postward");
+
+/// In the environment of a daemon: how many files it may open.
+const OPEN_FILES: &str = "TEST_OPEN_FILES";
 
 /// Runs the program with these arguments to its end.
 pub(crate) fn postward(arguments: &[&str]) -> Output {
@@ -29,6 +36,8 @@ pub(crate) fn postward(arguments: &[&str]) -> Output {
 /// A running daemon with a directory of its own; killed when dropped. If the test fails, its log is shown.
 pub(crate) struct Daemon {
     child: Child,
+    /// A socket that every start is handed, as systemd's socket units do.
+    inherited: Option<TcpListener>,
     environment: Vec<(String, String)>,
     notify: UnixDatagram,
     notified: String,
@@ -49,8 +58,28 @@ impl Daemon {
         Self::start_in(TempDir::new("d"), config, environment)
     }
 
+    /// As `start`, with so many open files at most.
+    pub(crate) fn start_limited(config: &str, files: usize) -> Self {
+        Self::start_with(config, &[(OPEN_FILES, &files.to_string())])
+    }
+
+    /// As `start`, listening on a socket that is there before it and after it, as behind systemd's socket unit.
+    pub(crate) fn start_activated(config: &str, environment: &[(&str, &str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(Some(listener), TempDir::new("d"), config, environment)
+    }
+
     /// As `start_with`, in a directory that the test has put files into.
     pub(crate) fn start_in(directory: TempDir, config: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_on(None, directory, config, environment)
+    }
+
+    fn start_on(
+        inherited: Option<TcpListener>,
+        directory: TempDir,
+        config: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
         // Not the directory of the configuration, so that a path which only works from there shows.
         fs::create_dir(directory.path().join("cwd")).unwrap();
         File::create(directory.path().join("log")).unwrap();
@@ -59,7 +88,8 @@ impl Daemon {
         let environment: Vec<_> = environment.iter().map(|&(name, value)| (name.into(), value.into())).collect();
         write_config(directory.path(), config);
         let mut daemon = Self {
-            child: spawn(directory.path(), &environment),
+            child: spawn(directory.path(), &environment, inherited.as_ref()),
+            inherited,
             environment,
             notify,
             notified: String::new(),
@@ -194,7 +224,7 @@ impl Daemon {
         self.receive_notifications();
         self.notified.clear();
         let log_before = self.log().len();
-        self.child = spawn(self.directory.path(), &self.environment);
+        self.child = spawn(self.directory.path(), &self.environment, self.inherited.as_ref());
         self.wait_until_ready(log_before);
     }
 
@@ -260,9 +290,26 @@ fn write_config(directory: &Path, config: &str) {
     fs::write(directory.join("postward.toml"), text).unwrap();
 }
 
-fn spawn(directory: &Path, environment: &[(String, String)]) -> Child {
+fn spawn(directory: &Path, environment: &[(String, String)], inherited: Option<&TcpListener>) -> Child {
     let log = File::options().append(true).open(directory.join("log")).unwrap();
-    Command::new(PROGRAM)
+    let files = environment.iter().find(|(name, _)| name == OPEN_FILES).map(|(_, files)| files);
+    let mut command = match (inherited, files) {
+        (None, None) => Command::new(PROGRAM),
+        (None, Some(files)) => {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\""), PROGRAM]);
+            command
+        }
+        (Some(listener), _) => {
+            let mut command = Command::new("sh");
+            // LISTEN_PID must be the daemon's own.
+            command.args(["-c", "LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\"", PROGRAM]);
+            let parent_fd = listener.try_clone().unwrap().into();
+            command.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }]).unwrap();
+            command
+        }
+    };
+    command
         .args(["serve", "--config"])
         .arg(directory.join("postward.toml"))
         .current_dir(directory.join("cwd"))
