@@ -1,5 +1,6 @@
 //! Free space of file systems, asked at most once a second.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -43,7 +44,8 @@ struct Asked {
 
 impl DiskSpace {
     pub(super) fn new(paths: usize) -> Self {
-        Self::with(paths, Arc::new(free_space))
+        let failing = Mutex::default();
+        Self::with(paths, Arc::new(move |path: &Path| free_space(path, &failing)))
     }
 
     fn with(paths: usize, ask: Arc<Ask>) -> Self {
@@ -91,11 +93,21 @@ impl fmt::Debug for DiskSpace {
     }
 }
 
-fn free_space(path: &Path) -> Answer {
-    match statvfs(path) {
-        Ok(stat) => Answer::Bytes(stat.blocks_available().saturating_mul(stat.fragment_size())),
+/// That it cannot be asked is told once, and that it can again.
+fn free_space(path: &Path, failing: &Mutex<BTreeSet<PathBuf>>) -> Answer {
+    let answer = statvfs(path);
+    let mut failing = failing.lock().unwrap_or_else(PoisonError::into_inner);
+    match answer {
+        Ok(stat) => {
+            if failing.remove(path) {
+                tracing::info!(path = %path.display(), "free disk space can be asked for again");
+            }
+            Answer::Bytes(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot ask for free disk space");
+            if failing.insert(path.to_owned()) {
+                tracing::warn!(path = %path.display(), %error, "cannot ask for free disk space; on_error decides meanwhile");
+            }
             Answer::Failed
         }
     }

@@ -10,7 +10,6 @@ use tokio::task::JoinSet;
 use super::ACCEPT_REST;
 use super::connection;
 use super::context::Context;
-use super::journal::Limited;
 use super::listener::Listener;
 use super::report;
 use super::socket::Socket;
@@ -25,7 +24,6 @@ const DRAIN: Duration = Duration::from_secs(30);
 pub(super) async fn accept(mut listener: Listener, mut closed: watch::Receiver<()>, context: Arc<Context>) {
     let mut sessions = JoinSet::new();
     let mut stopping = context.stopping.subscribe();
-    let mut shed = Limited::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -40,14 +38,20 @@ pub(super) async fn accept(mut listener: Listener, mut closed: watch::Receiver<(
         match accepted {
             Ok(_) if context.active.load(Ordering::Relaxed) >= context.in_force().config.server.max_sessions => {
                 context.metrics.connection_shed();
-                shed.warn("too many connections: closing new ones, for which the MTA takes its default action; raise max_sessions");
+                if context.warnings.shed.admits() {
+                    tracing::warn!(
+                        "too many connections: closing new ones, for which the MTA takes its default action; raise max_sessions"
+                    );
+                }
             }
             Ok((socket, peer)) => {
                 context.active.fetch_add(1, Ordering::Relaxed);
                 sessions.spawn(serve(socket, peer, Arc::clone(&context)));
             }
             Err(error) => {
-                tracing::warn!(%error, listener = %listener, "cannot accept a connection; trying again");
+                if context.warnings.accept.admits() {
+                    tracing::warn!(%error, listener = %listener, "cannot accept a connection; trying again");
+                }
                 tokio::time::sleep(ACCEPT_REST).await;
             }
         }

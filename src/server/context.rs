@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::GRACE;
+use super::limited::Warnings;
 use crate::config::Config;
 use crate::lookup::Shared;
 use crate::metrics::Metrics;
@@ -20,6 +21,9 @@ use crate::policy::Policy;
 pub(super) struct Context {
     pub(super) metrics: Metrics,
     in_force: ArcSwap<InForce>,
+    pub(super) warnings: Warnings,
+    /// Lines of the log that were lost.
+    pub(super) lost_lines: Arc<AtomicU64>,
     /// How many MTAs are connected, over all listeners.
     pub(super) active: AtomicUsize,
     /// The number of the next session; its start is the time, so that ids do not repeat after a restart.
@@ -38,7 +42,7 @@ pub(super) struct InForce {
 
 impl Context {
     /// With the first configuration in force.
-    pub(super) fn new(config: &Config, policy: Policy) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(config: &Config, policy: Policy, lost_lines: Arc<AtomicU64>) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::new()?;
         let policy = Arc::new(policy);
         let lookups = Shared::new(Arc::clone(&policy));
@@ -47,6 +51,8 @@ impl Context {
         Ok(Self {
             metrics,
             in_force: ArcSwap::from_pointee(in_force),
+            warnings: Warnings::new(),
+            lost_lines,
             active: AtomicUsize::new(0),
             next_session: AtomicU64::new(first_session()),
             stopping: watch::Sender::new(None),
