@@ -26,12 +26,13 @@ pub(super) fn negotiated(session: &Session, negotiation: &Negotiation, warnings:
     }
 }
 
-/// Tells of a packet from the MTA, but not what is in the message itself.
+/// Tells of a packet from the MTA. What is in the message is nobody's business; and an unknown command may well be a password
+/// that a client said at the wrong moment.
 pub(super) fn received(session: &Session, frame: Frame<'_>) {
-    let is_content = matches!(frame.code, b'B' | b'L');
+    let is_envelope = matches!(frame.code, b'C' | b'D' | b'H' | b'M' | b'O' | b'R');
     tracing::trace!(
         session = %session.id(), command = %frame.code.escape_ascii(), length = frame.data.len(),
-        bytes = (!is_content).then(|| tracing::field::display(frame.data.escape_ascii())),
+        bytes = is_envelope.then(|| tracing::field::display(frame.data.escape_ascii())),
         "received"
     );
 }
@@ -71,7 +72,8 @@ pub(super) fn decided(session: &Session, decision: &Decision) {
         (Verdict::Continue, None) if decision.held_back => line.write("refuse at end of message", None),
         (Verdict::Continue, None) => {
             let held: Vec<&str> = decision.matches.iter().map(|matched| policy.rule_name(matched.rule)).collect();
-            tracing::debug!(id = %decision.id, stage = decision.stage.name(), held = held.join(","), "continue");
+            let held = (!held.is_empty()).then(|| held.join(","));
+            tracing::debug!(id = %decision.id, stage = decision.stage.name(), held, "continue");
         }
     }
 }
