@@ -7,7 +7,6 @@ mod support;
 use std::fs;
 use std::fs::File;
 use std::fs::Permissions;
-use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;

@@ -97,7 +97,8 @@ impl Warnings {
             accept: Limited::new("cannot accept a connection", 1),
             bug: Limited::new("a bug was met; sessions are answered by on_error", 10),
             missing: Limited::new("the MTA does not grant what the policy needs", 1),
-            protocol: Limited::new("closing: the MTA's side makes no sense", 10),
+            // Each may have another peer and another cause.
+            protocol: Limited::new("closing: the MTA's side makes no sense", 30),
             shed: Limited::new("too many connections: closing new ones", 1),
             silent: Limited::new("closing: silent for too long", 10),
         }
