@@ -119,7 +119,43 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::sync::mpsc;
 
+    use tracing::Event;
+    use tracing::Level;
+    use tracing::Subscriber;
+    use tracing_subscriber::layer::Context;
+    use tracing_subscriber::layer::Layer;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::*;
+
+    /// The levels of what is logged.
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_asked_is_told_once_and_when_it_can_again() {
+        let path = std::env::temp_dir().join(format!("postward-disk-{}", std::process::id()));
+        let failing = Mutex::default();
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::registry().with(Levels(Arc::clone(&levels)));
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                assert_eq!(free_space(&path, &failing), Answer::Failed);
+            }
+            std::fs::create_dir(&path).unwrap();
+            for _ in 0..3 {
+                assert!(matches!(free_space(&path, &failing), Answer::Bytes(_)));
+            }
+            std::fs::remove_dir(&path).unwrap();
+            assert_eq!(free_space(&path, &failing), Answer::Failed);
+        });
+        assert_eq!(*levels.lock().unwrap(), [Level::WARN, Level::INFO, Level::WARN]);
+    }
 
     const NOW: Duration = Duration::from_secs(10);
 
