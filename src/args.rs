@@ -149,11 +149,15 @@ pub(crate) enum Command {
     },
     /// Run the daemon
     ///
-    /// Logs to standard error (RUST_LOG chooses what), reloads its configuration on SIGHUP, stops on SIGTERM.
+    /// Logs to standard error, or where [log] of the configuration says; reloads its configuration on SIGHUP, stops on SIGTERM.
     Serve {
         /// The configuration [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// How much to log: off, error, warn, info, debug, trace; or as the crate env_logger has it: info,postward::session=trace
+        /// [default: the environment variable RUST_LOG, else `level` of the configuration]
+        #[arg(long, value_name = "LEVEL", value_parser = crate::log::directives)]
+        log_level: Option<String>,
     },
 }
 

@@ -24,6 +24,6 @@ fn main() -> ExitCode {
             command::limits(&command::Operation { command, rule, format }, control, config)
         }
         Command::Reload { control, config, format } => command::reload(control, config, format),
-        Command::Serve { config } => command::serve(config),
+        Command::Serve { config, log_level } => command::serve(config, log_level.as_deref()),
     }
 }

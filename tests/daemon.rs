@@ -1,4 +1,4 @@
-//! The real program over sockets, without an MTA: start, refusal to start, stop, its pages, its log.
+//! The real program over sockets, without an MTA: start, refusal to start, stop, its pages.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a broken fixture fails the test")]
 
@@ -7,7 +7,6 @@ mod support;
 use std::fs;
 use std::fs::File;
 use std::fs::Permissions;
-use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
@@ -19,8 +18,6 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::process::Stdio;
-
-use serde_json::Value;
 
 use support::Daemon;
 use support::Milter;
@@ -542,143 +539,4 @@ mode = "monitor"
     assert_eq!(metrics.get("postward_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     assert_eq!(metrics.get("postward_policy_info", &[("rules", "3"), ("mode", "enforce")]), 1.0);
     assert!(metrics.has("process_start_time_seconds", &[]));
-}
-
-// The log
-
-/// Everything that would start a line, colour it, hide it or end a JSON string. C1 controls and line separators, too.
-const HOSTILE: &str = "x\n2026-01-01T00:00:00.000000Z  INFO accept\r\u{1b}[31m\u{1b}]0;t\u{7}\u{8}\u{b}\t\"}\n{\"forged\":true}\\ \
-                       \u{85}\u{2028}\u{2029}\u{9b}31m\u{7f}\u{202e}";
-
-/// One message in which every text that a stranger or an MTA can choose is hostile. Refused once, at RCPT.
-fn hostile_message(daemon: &Daemon) {
-    let mut milter = Milter::connect(daemon.milter());
-    milter.negotiate();
-    let text = HOSTILE.as_bytes();
-    milter.macros(b'C', &[(b"{daemon_name}", text), (b"{daemon_port}", text), (text, text)]);
-    milter.ask(b'C', &[text, b"\0", b"4\x00\x19192.0.2.1\0"].concat());
-    milter.ask(b'H', &[text, b"\xff\xfe\0"].concat());
-    milter.macros(b'M', &[(b"i", text), (b"{auth_type}", text), (b"{auth_authen}", text), (b"{tls_version}", text)]);
-    milter.ask(b'M', &[b"<", text, b"@a.example>\0SIZE=", text, b"\0"].concat());
-    let (code, reply) = milter.ask(b'R', &[b"<", text, b"@b.example>\0"].concat());
-    assert_eq!(code, b'y');
-    let reply = String::from_utf8(reply).unwrap();
-    for line in reply.strip_suffix('\0').unwrap().split("\r\n") {
-        let is_ours = line.starts_with("550-5.7.1 ") || line.starts_with("550 5.7.1 ");
-        assert!(is_ours && line.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{reply:?}");
-    }
-    daemon.wait_for_log("5.7.1");
-}
-
-const REFUSE_EVERYBODY: &str = r#"
-[[rule]]
-name = "nobody"
-at = "rcpt"
-reply = "550 5.7.1 {helo} {client_name} {sender} {recipient} {login} {listener} {queue_id}"
-"#;
-
-fn refuse_everybody(format: &str) -> Daemon {
-    let rule = REFUSE_EVERYBODY.replace(" {queue_id}", "");
-    Daemon::start(&format!("{CONFIG}log.format = \"{format}\"\n{rule}"))
-}
-
-#[test]
-fn a_stranger_cannot_forge_a_line_of_text() {
-    let daemon = refuse_everybody("text");
-    hostile_message(&daemon);
-    let log = daemon.log();
-    let bad = log.chars().find(|&c| (c.is_control() && c != '\n') || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202e}'));
-    assert_eq!(bad, None, "{log:?}");
-    for line in log.lines() {
-        let (time, rest) = line.split_once(' ').unwrap();
-        assert!(time.ends_with('Z') && time.len() == 27, "{line}");
-        assert!(rest.starts_with(" INFO ") || rest.starts_with("INFO ") || rest.starts_with(" WARN "), "{line}");
-    }
-    let refusals: Vec<_> = log.lines().filter(|line| line.contains(" refuse ")).collect();
-    assert_eq!(refusals.len(), 1, "{log}");
-    assert_eq!(log.lines().filter(|line| line.contains("INFO accept") && !line.contains(" refuse ")).count(), 0);
-}
-
-#[test]
-fn a_stranger_cannot_forge_a_line_of_json() {
-    let daemon = refuse_everybody("json");
-    hostile_message(&daemon);
-    let log = daemon.log();
-    assert!(!log.contains(|c: char| c < ' ' && c != '\n'), "{log:?}");
-    let objects: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(objects.iter().all(|object| object["message"].is_string() && object["forged"].is_null()), "{log}");
-    let refusal = objects.iter().find(|object| object["message"] == "refuse").unwrap();
-    assert_eq!(refusal["level"], "INFO");
-    assert_eq!(refusal["rule"], "nobody");
-    assert_eq!(refusal["client"], "192.0.2.1");
-    assert_eq!(refusal["sender"], format!("{HOSTILE}@a.example"));
-    assert_eq!(refusal["recipient"], format!("{HOSTILE}@b.example"));
-    assert_eq!(refusal["client_name"], HOSTILE);
-    assert_eq!(refusal["queue_id"], HOSTILE);
-    assert_eq!(refusal["helo"], format!("{HOSTILE}\u{fffd}\u{fffd}"));
-    assert_eq!(refusal["login"], HOSTILE.to_lowercase());
-}
-
-/// With this standard error the daemon answers thousands of refusals and its probe, and ends when told to.
-#[track_caller]
-#[expect(clippy::disallowed_methods, reason = "how long a real process takes is measured")]
-fn mail_does_not_wait_for_the_log(stderr: impl Into<Stdio>) {
-    let directory = TempDir::new("l");
-    let path = directory.path().join("s");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let rule = REFUSE_EVERYBODY.replace(" {queue_id}", "");
-    let config = format!(
-        "server.listen = \"unix:{}\"\nserver.max_sessions = 10\nhttp.listen = \"127.0.0.1:{port}\"\n{rule}",
-        path.display()
-    );
-    let config = directory.write("postward.toml", &config);
-    let mut program = Command::new(PROGRAM);
-    program.args(["serve", "--config"]).arg(config).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
-    let child = program.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-    // It holds our copy of standard error.
-    drop(program);
-    let mut child = Killed(child);
-    wait_for("the daemon to listen", || UnixStream::connect(&path).ok());
-    // One that makes no sense is warned of by another task.
-    let mut bad = Milter::connect(&format!("unix:{}", path.display()));
-    bad.stream.write_all(&[0, 0, 0, 0]).unwrap();
-    assert!(bad.is_closed());
-    let mut milter = Milter::connect(&format!("unix:{}", path.display()));
-    milter.negotiate();
-    milter.ask(b'C', b"mx\x004\x00\x19192.0.2.1\0");
-    milter.ask(b'M', b"<a@a.example>\0");
-    for _ in 0..5000 {
-        assert_eq!(milter.ask(b'R', b"<b@b.example>\0").0, b'y');
-    }
-    drop(milter);
-    let mut http = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    http.set_read_timeout(Some(PATIENCE)).unwrap();
-    http.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    http.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("ok\n"), "{answer}");
-    let told = std::time::Instant::now();
-    command("kill", &["-TERM", &child.0.id().to_string()]);
-    let status = wait_for("the daemon to end", || child.0.try_wait().unwrap());
-    assert_eq!(status.code(), Some(0));
-    assert!(told.elapsed().as_secs() < 10);
-}
-
-#[test]
-fn mail_does_not_wait_for_a_full_disk() {
-    mail_does_not_wait_for_the_log(File::options().write(true).open("/dev/full").unwrap());
-}
-
-#[test]
-fn mail_does_not_wait_for_a_closed_log() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    mail_does_not_wait_for_the_log(writer);
-}
-
-#[test]
-fn mail_does_not_wait_for_a_log_that_nobody_reads() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    mail_does_not_wait_for_the_log(writer);
-    drop(reader);
 }

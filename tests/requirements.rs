@@ -619,7 +619,7 @@ async fn requirement_10_answers_come_within_seconds_and_idle_sessions_stay() {
     let source = Source { path: "test.toml".into(), text: toml.to_owned() };
     let (config, mut diagnostics) = Config::read(vec![source]);
     let policy = Policy::compile(&config, &mut diagnostics).unwrap();
-    let server = Server::bind(&config, policy, Arc::new(|| server::load(None))).await.unwrap();
+    let server = Server::bind(&config, policy, Arc::new(|| server::load(None)), Arc::default()).await.unwrap();
     let address = server.endpoints().next().unwrap().strip_prefix("inet:").unwrap().to_owned();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (pause, mut pauses) = tokio::sync::mpsc::unbounded_channel::<(Duration, mpsc::Sender<()>)>();
@@ -978,7 +978,8 @@ fn malformed_packets_end_the_one_connection_that_sent_them() {
         peer.stream.write_all(bytes).unwrap();
         peer.wait_for_end();
         let line = daemon.wait_for_log(&format!("peer=\"{}\"", peer.address()));
-        assert!(line.contains("WARN") && line.contains(&format!("error={expected}")), "{line}");
+        let expected = format!(" error=\"{}", expected.replace('\\', "\\\\"));
+        assert!(line.contains("WARN") && line.contains(&expected), "{line}");
         daemon.wait_for_metric("postward_protocol_errors_total", &[], (number + 1) as f64);
         assert_eq!(bystander.exchange(b'R', b"<b@example.test>\0"), "c");
     }

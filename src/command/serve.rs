@@ -1,7 +1,6 @@
 //! `postward serve`: the daemon.
 
 use std::io;
-use std::io::IsTerminal as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -12,7 +11,6 @@ use std::time::Duration;
 use nix::sys::stat::Mode;
 use nix::sys::stat::umask;
 use postward::config::Config;
-use postward::config::LogFormat;
 use postward::policy::Policy;
 use postward::server;
 use postward::server::Reader;
@@ -21,28 +19,27 @@ use postward::server::Server;
 use sd_notify::NotifyState;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
-use tracing_subscriber::EnvFilter;
 
 use super::DEFAULT_PATH;
 use super::FAILED;
-use super::complain;
 use super::configuration_path;
 use super::failed;
 use super::notify::Notifier;
 use super::read;
 use super::source_name;
+use crate::log;
 use crate::log::Log;
 
 /// How long a look-up that hangs may hold up the end.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
-pub(crate) fn serve(named: Option<PathBuf>) -> ExitCode {
+pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>) -> ExitCode {
     let path = configuration_path(named.clone(), Path::new(DEFAULT_PATH));
     let (config, policy) = match read(server::load(path.as_deref()), path.as_deref(), "; nothing was started") {
         Ok(read) => read,
         Err(code) => return code,
     };
-    let log = match start_log(config.log.format) {
+    let log = match log::start(&config.log, log_level) {
         Ok(log) => log,
         Err(error) => return failed(&format!("cannot start the log: {error}")),
     };
@@ -65,7 +62,7 @@ fn reader(named: Option<PathBuf>) -> Reader {
 }
 
 async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path>, log: &Log) -> ExitCode {
-    let server = match Server::bind(config, policy, reader).await {
+    let server = match Server::bind(config, policy, reader, log.lost()).await {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
     };
@@ -150,43 +147,6 @@ fn paste_lines(endpoint: &str) -> String {
     )
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses what (default: info). The journal has times of its own. Nothing that is
-/// wrong with standard error may hold up or end a task, so what panics tell goes the same way.
-fn start_log(format: LogFormat) -> io::Result<Arc<Log>> {
-    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
-    let filter = log_filter(&wanted).unwrap_or_else(|problem| {
-        complain(&format!("postward: RUST_LOG: {problem}; using info\n"));
-        EnvFilter::new("info")
-    });
-    let log = Log::start()?;
-    let lines = tracing_subscriber::fmt()
-        .with_writer(Arc::clone(&log))
-        .log_internal_errors(false)
-        .with_env_filter(filter)
-        .with_target(false);
-    match format {
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-        LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => lines.with_ansi(false).without_time().init(),
-        LogFormat::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
-    }
-    std::panic::set_hook(Box::new(|panic| tracing::error!(panic = panic.to_string(), "a bug was met")));
-    Ok(log)
-}
-
-/// Takes a bare word for a level only: as the name of a module, which the crate would take it for, a misspelt level silences
-/// the whole log.
-fn log_filter(wanted: &str) -> Result<EnvFilter, String> {
-    let words: Vec<&str> = wanted.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
-    for word in words.iter().filter(|word| !word.contains(['=', '['])) {
-        let is_level = word.parse::<tracing::level_filters::LevelFilter>().is_ok();
-        if !is_level {
-            return Err(format!("`{word}` is not a level (off, error, warn, info, debug, trace)"));
-        }
-    }
-    let wanted = if words.is_empty() { "info".to_owned() } else { words.join(",") };
-    EnvFilter::try_new(wanted).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use postward::server::Loaded;
@@ -203,17 +163,6 @@ mod tests {
             let text = paste_lines(endpoint);
             assert!(text.contains(&format!("\n    smtpd_milters = {endpoint}\n")), "{text}");
             assert!(text.contains(sendmail), "{text}");
-        }
-    }
-
-    /// A misspelt level would be taken for a module and silence everything.
-    #[test]
-    fn a_word_that_is_no_level_is_not_a_filter() {
-        for wanted in ["", "warn", "debug,postward=trace", "off", "info, hyper=warn"] {
-            assert!(log_filter(wanted).is_ok(), "{wanted}");
-        }
-        for wanted in ["debgu", "verbose", "info,debgu", "postward=debgu"] {
-            assert!(log_filter(wanted).is_err(), "{wanted}");
         }
     }
 

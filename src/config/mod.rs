@@ -10,6 +10,7 @@ mod document;
 mod endpoint;
 mod limit;
 mod list;
+mod log;
 mod notice;
 mod pattern;
 mod rule;
@@ -37,6 +38,9 @@ pub use limit::Override;
 pub use list::Entry;
 pub use list::List;
 pub use list::network as parse_network;
+pub use log::Log;
+pub use log::LogFormat;
+pub use log::LogLevel;
 pub use notice::Notice;
 pub use pattern::AddressPattern;
 pub use pattern::DomainPattern;
@@ -48,8 +52,6 @@ pub use rule::ReplyTemplate;
 pub use rule::Rule;
 pub use settings::Http;
 pub use settings::Listen;
-pub use settings::Log;
-pub use settings::LogFormat;
 pub use settings::OnError;
 pub use settings::PolicySettings;
 pub use settings::Server;
@@ -131,7 +133,7 @@ impl Config {
             self.http = settings::http(node, diagnostics);
         }
         if let Some(node) = seen.section(&mut fields, "log", diagnostics) {
-            self.log = settings::log(node, diagnostics);
+            self.log = log::log(node, diagnostics);
         }
         if let Some(node) = seen.section(&mut fields, "policy", diagnostics) {
             self.policy = settings::policy(node, diagnostics);

@@ -1,4 +1,4 @@
-//! `[server]`, `[http]`, `[log]`, `[policy]` and `[state]`.
+//! `[server]`, `[http]`, `[policy]` and `[state]`; the keys of these and of `[log]`.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -88,23 +88,6 @@ pub struct Http {
     pub listen: Option<At<String>>,
 }
 
-/// `[log]`.
-#[derive(Clone, Debug, Default)]
-pub struct Log {
-    /// For people or for programs.
-    pub format: LogFormat,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// `key=value`.
-    #[default]
-    Text,
-}
-
 /// `[policy]`: what holds for all rules.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicySettings {
@@ -136,7 +119,7 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 15] = [
+pub(super) const KEYS: [(&str, &str); 17] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
@@ -144,12 +127,14 @@ pub(super) const KEYS: [(&str, &str); 15] = [
     ("drain", "[server]"),
     ("format", "[log]"),
     ("interval", "[state]"),
+    ("level", "[log]"),
     ("listen", "[server] or [http]"),
     ("max_sessions", "[server]"),
     ("mode", "[policy] or [[rule]]"),
     ("on_error", "[server]"),
     ("on_overload", "[server]"),
     ("path", "[state]"),
+    ("socket", "[log]"),
     ("socket_group", "[server]"),
     ("socket_mode", "[server]"),
 ];
@@ -305,16 +290,6 @@ pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
     }
     fields.finish(diagnostics);
     Http { listen }
-}
-
-pub(super) fn log(node: Node, diagnostics: &mut Diagnostics) -> Log {
-    let Some(mut fields) = Fields::of(node, "a table [log]", diagnostics) else {
-        return Log::default();
-    };
-    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-    let format = fields.take("format").and_then(|node| node.choice(&formats, diagnostics));
-    fields.finish(diagnostics);
-    Log { format: format.map(|format| format.value).unwrap_or_default() }
 }
 
 pub(super) fn policy(node: Node, diagnostics: &mut Diagnostics) -> PolicySettings {

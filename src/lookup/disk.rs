@@ -1,5 +1,6 @@
 //! Free space of file systems, asked at most once a second.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -43,7 +44,8 @@ struct Asked {
 
 impl DiskSpace {
     pub(super) fn new(paths: usize) -> Self {
-        Self::with(paths, Arc::new(free_space))
+        let failing = Mutex::default();
+        Self::with(paths, Arc::new(move |path: &Path| free_space(path, &failing)))
     }
 
     fn with(paths: usize, ask: Arc<Ask>) -> Self {
@@ -91,11 +93,21 @@ impl fmt::Debug for DiskSpace {
     }
 }
 
-fn free_space(path: &Path) -> Answer {
-    match statvfs(path) {
-        Ok(stat) => Answer::Bytes(stat.blocks_available().saturating_mul(stat.fragment_size())),
+/// That it cannot be asked is told once, and that it can again.
+fn free_space(path: &Path, failing: &Mutex<BTreeSet<PathBuf>>) -> Answer {
+    let answer = statvfs(path);
+    let mut failing = failing.lock().unwrap_or_else(PoisonError::into_inner);
+    match answer {
+        Ok(stat) => {
+            if failing.remove(path) {
+                tracing::info!(path = %path.display(), "free disk space can be asked for again");
+            }
+            Answer::Bytes(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        }
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "cannot ask for free disk space");
+            if failing.insert(path.to_owned()) {
+                tracing::warn!(path = %path.display(), %error, "cannot ask for free disk space; on_error decides meanwhile");
+            }
             Answer::Failed
         }
     }
@@ -107,7 +119,43 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::sync::mpsc;
 
+    use tracing::Event;
+    use tracing::Level;
+    use tracing::Subscriber;
+    use tracing_subscriber::layer::Context;
+    use tracing_subscriber::layer::Layer;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
     use super::*;
+
+    /// The levels of what is logged.
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl<S: Subscriber> Layer<S> for Levels {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_asked_is_told_once_and_when_it_can_again() {
+        let path = std::env::temp_dir().join(format!("postward-disk-{}", std::process::id()));
+        let failing = Mutex::default();
+        let levels = Arc::new(Mutex::new(Vec::new()));
+        let subscriber = tracing_subscriber::registry().with(Levels(Arc::clone(&levels)));
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..3 {
+                assert_eq!(free_space(&path, &failing), Answer::Failed);
+            }
+            std::fs::create_dir(&path).unwrap();
+            for _ in 0..3 {
+                assert!(matches!(free_space(&path, &failing), Answer::Bytes(_)));
+            }
+            std::fs::remove_dir(&path).unwrap();
+            assert_eq!(free_space(&path, &failing), Answer::Failed);
+        });
+        assert_eq!(*levels.lock().unwrap(), [Level::WARN, Level::INFO, Level::WARN]);
+    }
 
     const NOW: Duration = Duration::from_secs(10);
 

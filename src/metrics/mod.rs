@@ -54,6 +54,7 @@ pub struct Metrics {
     accept_errors: IntCounter,
     protocol_errors: IntCounter,
     internal_errors: IntCounter,
+    log_dropped: IntCounter,
     limit_keys: IntGauge,
     limit_evictions: IntCounter,
     /// By [`LimitChange`].
@@ -181,6 +182,11 @@ impl Metrics {
                 "postward_internal_errors_total",
                 "Sessions that met a bug of ours and were answered by on_error",
             )?,
+            log_dropped: counter(
+                &registry,
+                "postward_log_dropped_total",
+                "Lines of the log that were lost, because nobody read them or they could not be written",
+            )?,
             limit_keys: gauge(&registry, "postward_limit_keys", "Keys that limits remember")?,
             limit_evictions: counter(
                 &registry,
@@ -259,6 +265,11 @@ impl Metrics {
     /// A session met a bug of ours.
     pub fn internal_error(&self) {
         self.internal_errors.inc();
+    }
+
+    /// So many lines of the log were lost so far.
+    pub fn log_dropped(&self, lines: u64) {
+        self.log_dropped.inc_by(lines.saturating_sub(self.log_dropped.get()));
     }
 
     /// How many keys the limits remember, and have forgotten early so far.

@@ -15,7 +15,6 @@ use tokio::time::timeout;
 use super::ACCEPT_REST;
 use super::connection;
 use super::context::Context;
-use super::journal::Limited;
 use super::listener::Listener;
 use super::report;
 use super::socket::Socket;
@@ -36,7 +35,6 @@ pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Rece
     let mut sessions = JoinSet::new();
     let mut stopping = context.stopping.subscribe();
     let here = Arc::new(AtomicUsize::new(0));
-    let mut warnings = Warnings::default();
     let mut spare = Spare::new();
     loop {
         let accepted = tokio::select! {
@@ -57,9 +55,11 @@ pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Rece
             Ok((socket, peer)) => match Active::new(&context, &here, most) {
                 Some(active) => _ = sessions.spawn(serve(socket, peer, active)),
                 None => {
-                    warnings
-                        .full
-                        .warn("too many connections: sending new ones away (server.on_overload); raise max_sessions");
+                    if context.warnings.shed.admits() {
+                        tracing::warn!(
+                            "too many connections: sending new ones away (server.on_overload); raise max_sessions"
+                        );
+                    }
                     if let Some(shedding) = Shedding::new(&context) {
                         sessions.spawn(send_away(socket, peer, shedding));
                     } else {
@@ -69,7 +69,9 @@ pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Rece
             },
             Err(error) => {
                 context.metrics.not_accepted();
-                tracing::warn!(%error, listener = %listener, "cannot accept a connection; trying again");
+                if context.warnings.accept.admits() {
+                    tracing::warn!(%error, listener = %listener, "cannot accept a connection; trying again");
+                }
                 if !(is_out_of_files(&error) && spare.close_next(&mut listener, &context).await) {
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
@@ -87,12 +89,6 @@ pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Rece
         tracing::warn!(sessions = sessions.len(), "closing sessions whose transactions did not end in time");
         sessions.shutdown().await;
     }
-}
-
-/// What is told now and then.
-#[derive(Default)]
-struct Warnings {
-    full: Limited,
 }
 
 async fn finish(sessions: &mut JoinSet<()>) {

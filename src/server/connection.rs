@@ -75,13 +75,21 @@ pub(super) async fn drive<L: Lookup>(
         Ok(()) => tracing::debug!(session = %id, peer, "closed"),
         Err(Ended::Protocol(error)) => {
             context.metrics.protocol_error();
-            tracing::warn!(session = %id, peer, %error, "closing: the MTA's side makes no sense");
+            if context.warnings.protocol.admits() {
+                tracing::warn!(session = %id, peer, %error, "closing: the MTA's side makes no sense");
+            }
         }
         Err(Ended::Io(error)) => tracing::debug!(session = %id, peer, %error, "lost"),
-        Err(Ended::Silent) => tracing::warn!(session = %id, peer, "closing: silent for too long"),
+        Err(Ended::Silent) => {
+            if context.warnings.silent.admits() {
+                tracing::warn!(session = %id, peer, "closing: silent for too long");
+            }
+        }
         Err(Ended::Stranger) => {
             context.metrics.protocol_error();
-            tracing::warn!(session = %id, peer, "closing: this is no milter client, its first frame is too long");
+            if context.warnings.protocol.admits() {
+                tracing::warn!(session = %id, peer, "closing: this is no milter client, its first frame is too long");
+            }
         }
     }
 }
@@ -147,6 +155,7 @@ impl<L: Lookup> Connection<'_, L> {
                 self.check_greeting(&input)?;
                 break;
             };
+            journal::received(&self.session, frame);
             let command = Command::decode(frame)?;
             open = self.handle(command).await?;
             input.advance(length);
@@ -205,7 +214,7 @@ impl<L: Lookup> Connection<'_, L> {
             }
             Action::Negotiated(negotiation) => {
                 self.negotiated = true;
-                journal::negotiated(&self.session, &negotiation);
+                journal::negotiated(&self.session, &negotiation, &self.context.warnings);
                 negotiation.encode(&mut self.output);
             }
             Action::Ask(_) | Action::Read => {}
@@ -224,10 +233,12 @@ impl<L: Lookup> Connection<'_, L> {
     /// A bug panicked: the message is answered by `on_error`, and so is the rest of this session; the daemon lives.
     fn survive(&mut self, command: Command<'_>) -> bool {
         self.context.metrics.internal_error();
-        tracing::error!(
-            session = %self.session.id(), command = command.name(),
-            "a bug was met; this session is answered by on_error from here on; please report this"
-        );
+        if self.context.warnings.bug.admits() {
+            tracing::error!(
+                session = %self.session.id(), command = command.name(),
+                "a bug was met; this session is answered by on_error from here on; please report this"
+            );
+        }
         let action = self.session.break_down(&command);
         self.finish(action, now())
     }
@@ -237,6 +248,7 @@ impl<L: Lookup> Connection<'_, L> {
             self.socket.acknowledge();
             return Ok(());
         }
+        journal::sent(&self.session, &self.output);
         match tokio::time::timeout(WRITE_TIME, self.socket.write_all(&self.output)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Ended::Io(error)),
@@ -327,7 +339,7 @@ pub(super) mod tests {
             format!("{settings}\n[[rule]]\nname = \"full\"\nwhen.disk_free = {{ path = \"/\", below = \"1 B\" }}");
         let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
         let policy = Policy::compile(&config, &mut diagnostics).expect("the policy is fine");
-        Context::new(&config, policy).unwrap()
+        Context::new(&config, policy, Arc::default()).unwrap()
     }
 
     const NEGOTIATION: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff";

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::GRACE;
+use super::limited::Warnings;
 use crate::config::Config;
 use crate::config::Mode;
 use crate::config::OnError;
@@ -23,6 +24,9 @@ use crate::policy::Policy;
 pub(super) struct Context {
     pub(super) metrics: Metrics,
     in_force: ArcSwap<InForce>,
+    pub(super) warnings: Warnings,
+    /// Lines of the log that were lost.
+    pub(super) lost_lines: Arc<AtomicU64>,
     /// How many MTAs are connected, over all listeners.
     pub(super) active: AtomicUsize,
     /// How many are being told that there is no room.
@@ -43,7 +47,7 @@ pub(super) struct InForce {
 
 impl Context {
     /// With the first configuration in force.
-    pub(super) fn new(config: &Config, policy: Policy) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(config: &Config, policy: Policy, lost_lines: Arc<AtomicU64>) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::new()?;
         let policy = Arc::new(policy);
         let lookups = Shared::new(Arc::clone(&policy));
@@ -52,6 +56,8 @@ impl Context {
         Ok(Self {
             metrics,
             in_force: ArcSwap::from_pointee(in_force),
+            warnings: Warnings::new(),
+            lost_lines,
             active: AtomicUsize::new(0),
             shedding: AtomicUsize::new(0),
             next_session: AtomicU64::new(first_session()),

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -68,7 +69,9 @@ impl Http {
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => tracing::debug!("too many HTTP connections"),
                 Ok((stream, _)) => _ = connections.spawn(converse(stream, Arc::clone(&context))),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept an HTTP connection; trying again");
+                    if context.warnings.accept.admits() {
+                        tracing::warn!(%error, "cannot accept an HTTP connection; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }
@@ -98,7 +101,7 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Byte
     }
     match request.uri().path() {
         "/metrics" => {
-            count_limits(context);
+            count(context);
             match context.metrics.encode() {
                 Ok(text) => response(StatusCode::OK, PROMETHEUS, text),
                 Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
@@ -113,9 +116,11 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Byte
     }
 }
 
-fn count_limits(context: &Context) {
+/// What is counted elsewhere.
+fn count(context: &Context) {
     let (metrics, in_force) = (&context.metrics, context.in_force());
     let InForce { policy, lookups, series, .. } = &*in_force;
+    metrics.log_dropped(context.lost_lines.load(Ordering::Relaxed));
     lookups.sweep_limits();
     metrics.limits(lookups.limit_keys(), lookups.limit_evictions());
     for counter in 0..policy.counters().len() {

@@ -1,9 +1,7 @@
-//! One line for each decision. What a stranger sent is given as a string, which both log formats quote and escape, so that
-//! it cannot forge a line.
+//! One line for each decision. What a stranger sent is given as a string, which every format keeps apart from what stands
+//! around it, so that it cannot forge a line.
 
-use std::time::Duration;
-use std::time::Instant;
-
+use super::limited::Warnings;
 use crate::config::Mode;
 use crate::policy::Match;
 use crate::policy::MatchedAction;
@@ -14,12 +12,13 @@ use crate::session::Session;
 use crate::session::Subject;
 use crate::session::Verdict;
 use crate::wire::Actions;
+use crate::wire::Frame;
 
 /// Tells what the MTA will not let us do, if the policy needs it.
-pub(super) fn negotiated(session: &Session, negotiation: &Negotiation) {
+pub(super) fn negotiated(session: &Session, negotiation: &Negotiation, warnings: &Warnings) {
     let taken = negotiation.taken();
     tracing::debug!(session = %session.id(), version = taken.version, steps = ?taken.steps, "negotiated");
-    if negotiation.missing() != Actions::default() {
+    if negotiation.missing() != Actions::default() && warnings.missing.admits() {
         tracing::warn!(
             session = %session.id(), missing = ?negotiation.missing(),
             "the MTA does not grant what the policy needs; messages that need it are deferred"
@@ -27,7 +26,23 @@ pub(super) fn negotiated(session: &Session, negotiation: &Negotiation) {
     }
 }
 
-/// Tells of a decision: at `info` if the client or an administrator could notice it, else at `trace`.
+/// Tells of a packet from the MTA. What is in the message is nobody's business; and an unknown command may well be a password
+/// that a client said at the wrong moment.
+pub(super) fn received(session: &Session, frame: Frame<'_>) {
+    let is_envelope = matches!(frame.code, b'C' | b'D' | b'H' | b'M' | b'O' | b'R');
+    tracing::trace!(
+        session = %session.id(), command = %frame.code.escape_ascii(), length = frame.data.len(),
+        bytes = is_envelope.then(|| tracing::field::display(frame.data.escape_ascii())),
+        "received"
+    );
+}
+
+/// Tells of packets to the MTA.
+pub(super) fn sent(session: &Session, bytes: &[u8]) {
+    tracing::trace!(session = %session.id(), length = bytes.len(), bytes = %bytes.escape_ascii(), "sent");
+}
+
+/// Tells of a decision: at `info` if the client or an administrator could notice it, else at `debug`.
 pub(super) fn decided(session: &Session, decision: &Decision) {
     let subject = session.subject();
     let policy = session.policy();
@@ -56,7 +71,9 @@ pub(super) fn decided(session: &Session, decision: &Decision) {
         (Verdict::Quarantine(_), None) => line.write("quarantine", None),
         (Verdict::Continue, None) if decision.held_back => line.write("refuse at end of message", None),
         (Verdict::Continue, None) => {
-            tracing::trace!(id = %decision.id, stage = %decision.stage, rule = line.rule, "continue");
+            let held: Vec<&str> = decision.matches.iter().map(|matched| policy.rule_name(matched.rule)).collect();
+            let held = (!held.is_empty()).then(|| held.join(","));
+            tracing::debug!(id = %decision.id, stage = decision.stage.name(), held, "continue");
         }
     }
 }
@@ -101,23 +118,5 @@ impl Line<'_> {
             reply = reply.map(Reply::to_string),
             "{verdict}"
         );
-    }
-}
-
-/// A warning that is not repeated more than once a second.
-#[derive(Debug, Default)]
-pub(super) struct Limited {
-    last: Option<Instant>,
-}
-
-impl Limited {
-    /// Warns, unless it did just now.
-    #[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
-    pub(super) fn warn(&mut self, message: &'static str) {
-        let now = Instant::now();
-        if self.last.is_none_or(|last| now.duration_since(last) >= Duration::from_secs(1)) {
-            self.last = Some(now);
-            tracing::warn!(message);
-        }
     }
 }

@@ -10,6 +10,7 @@ mod context;
 mod control;
 mod http;
 mod journal;
+mod limited;
 mod listener;
 mod load;
 mod reload;
@@ -17,6 +18,7 @@ mod socket;
 mod upkeep;
 
 pub use control::VERSION as CONTROL_VERSION;
+pub use limited::Limited;
 pub use listener::BindError;
 pub use load::Loaded;
 pub use load::check;
@@ -26,6 +28,7 @@ pub use reload::Reader;
 pub use reload::Reloader;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use nix::sys::resource::Resource;
@@ -84,15 +87,21 @@ struct Accepting {
 impl Server {
     /// Opens every socket, in the order of the configuration. Those that systemd hands over replace `listen`. Then takes over
     /// the counters that were saved; MTAs that come meanwhile wait. `reader` reads the configuration anew for a reload.
+    /// Whoever writes the log counts in `lost_lines` those that it could not write.
     ///
     /// # Errors
     ///
     /// The first socket that cannot be had, with the reason; nothing is served then.
-    pub async fn bind(config: &Config, policy: Policy, reader: Reader) -> Result<Self, BindError> {
+    pub async fn bind(
+        config: &Config,
+        policy: Policy,
+        reader: Reader,
+        lost_lines: Arc<AtomicU64>,
+    ) -> Result<Self, BindError> {
         if let Some((path, error)) = lookup::unusable_path(&policy) {
             return Err(BindError::DiskFree { path, error });
         }
-        let context = Context::new(config, policy).map_err(BindError::Metrics)?;
+        let context = Context::new(config, policy, lost_lines).map_err(BindError::Metrics)?;
         let keeper = Keeper::open(&config.state)?;
         raise_open_files(config.server.max_sessions);
         let mut listeners: Vec<_> = listener::inherited()?.into_iter().map(|listener| (None, listener)).collect();
@@ -205,6 +214,7 @@ impl Server {
             report(ended);
         }
         sweeping.shutdown().await;
+        context.warnings.finish();
         stopped
     }
 }

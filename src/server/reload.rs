@@ -224,6 +224,8 @@ fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<Stri
         ),
         ("http.listen", ![value(before.http.listen.as_ref()), http].contains(&value(now.http.listen.as_ref()))),
         ("log.format", before.log.format != now.log.format),
+        ("log.level", before.log.level != now.log.level),
+        ("log.socket", before.log.socket != now.log.socket),
         ("state.path", path(before.state.path.as_ref()) != path(now.state.path.as_ref())),
     ];
     let changed = changed.into_iter().filter(|(_, has_changed)| *has_changed);

@@ -1,4 +1,4 @@
-//! What is done beside the mail: counters are swept, and saved where the configuration says so.
+//! What is done beside the mail: counters are swept, and saved where the configuration says so; warnings are summed up.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,13 +22,14 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How many keys a sweep looks at: less than a millisecond's work. Checks sweep, too.
 const SWEEP_BUDGET: usize = 2000;
 
-/// Forgets keys whose time is over, until it is dropped.
+/// Forgets keys whose time is over and sums up warnings, until it is dropped.
 pub(super) async fn sweep(context: Arc<Context>) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         context.in_force().lookups.sweep(SWEEP_BUDGET);
+        context.warnings.sum_up();
     }
 }
 

@@ -93,8 +93,8 @@ fn overheard(mta: Mta, rules: &str) -> (Heard, String) {
 }
 
 fn has(negotiated: &str, bit: &str) -> bool {
-    let (_, steps) = negotiated.split_once("steps={").unwrap();
-    steps.trim_end().trim_end_matches('}').split(", ").any(|step| step == bit)
+    let (_, steps) = negotiated.split_once("steps=\"{").unwrap();
+    steps.trim_end().trim_end_matches("}\"").split(", ").any(|step| step == bit)
 }
 
 const RCPT_ONLY: &str = "[[rule]]\nname = \"r\"\nwhen.recipient = \"bad@example.test\"\n";

@@ -101,7 +101,9 @@ impl Control {
                     connections.spawn(converse(stream, Arc::clone(&context), self.reloader.clone()));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, listener = %self, "cannot accept a connection; trying again");
+                    if context.warnings.accept.admits() {
+                        tracing::warn!(%error, listener = %self, "cannot accept a connection; trying again");
+                    }
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             }
