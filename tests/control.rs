@@ -212,6 +212,30 @@ fn overrides_are_shown() {
 }
 
 #[test]
+fn different_values_are_shown_reset_and_blocked() {
+    let rule = "[[rule]]\nname = \"abroad\"\nlimit = { key = \"login\", distinct = [\"1/hour\", \"2/day\"], of = \"client/24\" }\n";
+    let daemon =
+        Daemon::start(&(CONFIG.replace("\"2/hour\"", "\"20/hour\"").replace("\"9/day\"", "\"90/day\"") + rule));
+    let row = |command: &str| {
+        let table = shown(&daemon, &[command, "alice@example.com", "--rule", "abroad"]);
+        table.lines().nth(1).unwrap().to_owned()
+    };
+    assert_eq!((message(&daemon), message(&daemon)), (None, None), "one network, twice");
+    let shown = row("show");
+    assert!(
+        shown.starts_with("abroad  distinct  alice@example.com  1 of 1 network/hour, 1 of 2 networks/day"),
+        "{shown}"
+    );
+    assert_eq!(daemon.metrics().get("postward_limit_keys_limited", &[("measure", "distinct")]), 1.0);
+    let shown = row("reset");
+    assert!(shown.contains("  0 of 1 network/hour, 0 of 2 networks/day  reset"), "{shown}");
+    row("block");
+    assert_eq!(message(&daemon), Some("452 4.3.1 Blocked by the administrator\0".to_owned()));
+    row("unblock");
+    assert_eq!(message(&daemon), None);
+}
+
+#[test]
 fn what_cannot_be_found_is_told() {
     let daemon = Daemon::start(CONFIG);
     assert_eq!(complaint(&daemon, &["show", "bob"]), "no limit knows bob");

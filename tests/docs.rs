@@ -118,6 +118,16 @@ fn every_default_reply_is_the_one_in_the_table() {
         ("a limit on `messages`, at RCPT", "limit = { messages = \"1/hour\", key = \"recipient\" }", Stage::Rcpt),
         ("a limit on `recipients`", "limit.recipients = \"1/hour\"", Stage::Rcpt),
         ("a limit on `bytes`", "limit.bytes = \"1 MiB/hour\"", Stage::Mail),
+        (
+            "a limit on `distinct`, at MAIL",
+            "limit = { key = \"login\", distinct = \"5/hour\", of = \"client\" }",
+            Stage::Mail,
+        ),
+        (
+            "a limit on `distinct`, at RCPT",
+            "limit = { key = \"login\", distinct = \"5/hour\", of = \"recipient\" }",
+            Stage::Rcpt,
+        ),
         ("a limit on `connections`", "limit.connections = \"1/hour\"", Stage::Mail),
         ("a limit on `concurrent`", "limit.concurrent = 1", Stage::Mail),
     ] {

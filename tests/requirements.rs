@@ -781,6 +781,8 @@ fn requirement_13_codes_are_those_of_the_table_of_defaults() {
         ),
         ("rate_recipients", "limit = { recipients = \"1/hour\" }", "R450 4.7.1"),
         ("rate_bytes", "limit = { bytes = \"1 KiB/hour\" }", "M452 4.3.1"),
+        ("rate_distinct", "limit = { distinct = \"5/hour\", of = \"client\" }", "M452 4.3.1"),
+        ("rate_distinct at RCPT", "limit = { distinct = \"5/hour\", of = \"recipient\" }", "R450 4.7.1"),
         ("rate_connections", "limit = { connections = \"1/hour\" }", "M421 4.7.0"),
         ("concurrency", "limit = { concurrent = 1 }", "M421 4.7.0"),
         ("auth_required", "when.authenticated = false", "M530 5.7.0"),

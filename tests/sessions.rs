@@ -429,7 +429,7 @@ fn unescaped(text: &str) -> Result<Vec<u8>, String> {
 
 // What is asked
 
-/// `hold RULE/MEASURE KEY add|total N message|connection|instant|attempt|refused [row N]`, `disk PATH`.
+/// `hold RULE/MEASURE KEY add|total N|value V message|connection|instant|attempt|refused [row N]`, `disk PATH`.
 fn shown_query(policy: &Policy, query: &Query) -> String {
     match query {
         Query::DiskFree(number) => format!("disk {}", policy.path(*number).unwrap().display()),
@@ -438,6 +438,7 @@ fn shown_query(policy: &Policy, query: &Query) -> String {
             let amount = match amount {
                 Amount::Add(amount) => format!("add {amount}"),
                 Amount::Total(amount) => format!("total {amount}"),
+                Amount::Value(value) => format!("value {}", shown_key(value)),
             };
             let scope = match scope {
                 Scope::Attempt => "attempt",

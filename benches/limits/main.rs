@@ -140,7 +140,7 @@ fn counters(keys: u64) -> Counters {
     let row = Row { rates: vec![Rate { amount, per: WINDOW }], ..Row::default() };
     let max_keys = usize::try_from(keys.max(4_000_000)).unwrap();
     let counters = Counters::new(max_keys);
-    counters.seat(&[Counter { rows: vec![row], max_keys }], &[]);
+    counters.seat(&[Counter { rows: vec![row], max_keys, ..Counter::default() }], &[]);
     counters
 }
 

@@ -12,7 +12,7 @@ use super::condition::Values;
 use super::diagnostic::At;
 use super::diagnostic::Diagnostic;
 use super::diagnostic::Diagnostics;
-use super::limit::KeyPart;
+use super::key_part::KeyPart;
 use super::limit::Limit;
 use super::pattern::AddressPattern;
 use super::rule::Rule;

@@ -1,7 +1,5 @@
 //! `limit`: whose count, and how much in how long.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use super::diagnostic::At;
@@ -11,6 +9,7 @@ use super::diagnostic::Place;
 use super::document::Fields;
 use super::document::Node;
 use super::document::Value;
+use super::key_part::KeyPart;
 use super::units::Rate;
 use super::units::Span;
 use super::units::UnitError;
@@ -30,6 +29,10 @@ pub struct Limit {
     pub bytes: Vec<Rate>,
     /// Bounds on connections.
     pub connections: Vec<Rate>,
+    /// Bounds on how many different values there are of `of`.
+    pub distinct: Vec<Rate>,
+    /// Of what they are values: the parts of one.
+    pub of: Vec<KeyPart>,
     /// How many connections at once.
     pub concurrent: Option<u64>,
     /// The list of those who have bounds of their own.
@@ -86,6 +89,8 @@ pub struct Allowances {
     pub bytes: Option<Allowance>,
     /// On connections.
     pub connections: Option<Allowance>,
+    /// On different values.
+    pub distinct: Option<Allowance>,
     /// On connections at once.
     pub concurrent: Option<Allowance>,
 }
@@ -103,102 +108,22 @@ pub enum Allowance {
     Unlimited,
 }
 
-/// A part of a limit's key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum KeyPart {
-    /// `client`, `client/24`, `client/24/56`: the network of the client's address.
-    Client {
-        /// Prefix length for IPv4.
-        v4: u8,
-        /// Prefix length for IPv6.
-        v6: u8,
-    },
-    /// The HELO name.
-    Helo,
-    /// The MTA's name for the port.
-    Listener,
-    /// The login.
-    Login,
-    /// The recipient.
-    Recipient,
-    /// The recipient's domain.
-    RecipientDomain,
-    /// The sender.
-    Sender,
-    /// The sender's domain.
-    SenderDomain,
-}
-
-/// A host usually has a whole /64 to choose addresses from (RFC 6177).
-const DEFAULT_V6_PREFIX: u8 = 64;
-
-impl FromStr for KeyPart {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let part = match text {
-            "helo" => Self::Helo,
-            "listener" => Self::Listener,
-            "login" => Self::Login,
-            "recipient" => Self::Recipient,
-            "recipient_domain" => Self::RecipientDomain,
-            "sender" => Self::Sender,
-            "sender_domain" => Self::SenderDomain,
-            _ => return client_key(text),
-        };
-        Ok(part)
-    }
-}
-
-/// In full: two spellings of one key are the same.
-impl fmt::Display for KeyPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Client { v4, v6 } => write!(f, "client/{v4}/{v6}"),
-            Self::Helo => f.write_str("helo"),
-            Self::Listener => f.write_str("listener"),
-            Self::Login => f.write_str("login"),
-            Self::Recipient => f.write_str("recipient"),
-            Self::RecipientDomain => f.write_str("recipient_domain"),
-            Self::Sender => f.write_str("sender"),
-            Self::SenderDomain => f.write_str("sender_domain"),
-        }
-    }
-}
-
-fn client_key(text: &str) -> Result<KeyPart, String> {
-    let mut parts = text.split('/');
-    let name = parts.next();
-    let mut prefix = |default: u8, longest: u8| match parts.next() {
-        None => Some(default),
-        Some(digits) => digits.parse().ok().filter(|length| (1..=longest).contains(length)),
-    };
-    let (v4, v6) = (prefix(32, 32), prefix(DEFAULT_V6_PREFIX, 128));
-    match (name, v4, v6, parts.next()) {
-        (Some("client"), Some(v4), Some(v6), None) => Ok(KeyPart::Client { v4, v6 }),
-        _ => Err(format!(
-            "expected client, client/24 or client/24/56 (prefix lengths for IPv4 and IPv6), login, sender, \
-             sender_domain, recipient, recipient_domain, helo or listener, found \"{text}\""
-        )),
-    }
-}
-
 /// Reads the table of a limit.
 pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
     let mut fields = Fields::of(node, "a table such as { key = \"login\", messages = \"100/hour\" }", diagnostics)?;
     let place = fields.place.clone();
     let errors_before = diagnostics.errors();
-    let mut key = Vec::new();
-    for node in fields.take("key").into_iter().flat_map(Node::one_or_more) {
-        let part = node.parse::<KeyPart>("a part of the key such as \"client\" or \"login\"", diagnostics);
-        key.extend(part.map(|part| part.value));
-    }
+    let key = key_parts(fields.take("key"), diagnostics);
+    let of = fields.take("of");
+    let place_of_of = of.as_ref().map(|node| node.place.clone());
     let limit = Limit {
-        key,
+        key: key.into_iter().map(|part| part.value).collect(),
         messages: rates(fields.take("messages"), "\"100/hour\"", Rate::parse_count, diagnostics),
         recipients: rates(fields.take("recipients"), "\"100/hour\"", Rate::parse_count, diagnostics),
         bytes: rates(fields.take("bytes"), "\"1 GiB/day\"", Rate::parse_size, diagnostics),
         connections: rates(fields.take("connections"), "\"100/hour\"", Rate::parse_count, diagnostics),
+        distinct: rates(fields.take("distinct"), "\"5/hour\"", parse_distinct, diagnostics),
+        of: key_parts(of, diagnostics).into_iter().map(|part| part.value).collect(),
         concurrent: fields.take("concurrent").and_then(|node| node.count(diagnostics)),
         overrides: fields.take("overrides").and_then(|node| list_name(node, diagnostics)),
         block_for: fields.take("block_for").and_then(|node| block(node, diagnostics)),
@@ -213,16 +138,60 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
         let message = "a limit without a key is one for all: nobody can have bounds of his own";
         diagnostics.push(Diagnostic::error(overrides.place.clone(), message).hint("add key = \"login\""));
     }
+    if diagnostics.errors() == errors_before {
+        check_distinct(&limit, place_of_of, diagnostics);
+    }
     let counts_nothing = limit.messages.is_empty()
         && limit.recipients.is_empty()
         && limit.bytes.is_empty()
         && limit.connections.is_empty()
+        && limit.distinct.is_empty()
         && limit.concurrent.is_none();
     if counts_nothing && diagnostics.errors() == errors_before {
         let hint = "add messages, recipients or connections = \"100/hour\", bytes = \"1 GiB/day\", or concurrent = 10";
         diagnostics.push(Diagnostic::error(place, "this limit limits nothing").hint(hint));
     }
     Some(limit)
+}
+
+fn key_parts(node: Option<Node>, diagnostics: &mut Diagnostics) -> Vec<At<KeyPart>> {
+    let nodes = node.into_iter().flat_map(Node::one_or_more);
+    let part = |node: Node| node.parse("a part of the key such as \"client\" or \"login\"", diagnostics);
+    nodes.filter_map(part).collect()
+}
+
+/// Each value is remembered by itself, so there cannot be any number of them.
+fn parse_distinct(text: &str) -> Result<Rate, UnitError> {
+    let rate = Rate::parse_count(text)?;
+    if rate.amount > MOST_DISTINCT {
+        let expected = "a rate of at most 10000 different values, each of which has to be remembered";
+        return Err(UnitError::new(expected, text, []));
+    }
+    Ok(rate)
+}
+
+/// `distinct` says how many, `of` what; and there must be more than one of it for a key.
+fn check_distinct(limit: &Limit, of: Option<Place>, diagnostics: &mut Diagnostics) {
+    let Some(of) = of else {
+        if !limit.distinct.is_empty() {
+            let hint = "add of = \"client/24\" for different networks, or another part that a key can have";
+            let message = "`distinct` counts different values, and nobody says of what";
+            diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
+        }
+        return;
+    };
+    if limit.distinct.is_empty() {
+        let message = "`of` says of what different values are counted, and nothing counts them";
+        diagnostics.push(Diagnostic::error(of, message).hint("add distinct = \"5/hour\""));
+    } else if limit.of.iter().all(|part| limit.key.iter().any(|known| known.settles(*part))) {
+        let message = "each key has one value of this only: there are never more";
+        let hint = "count something that is not in the `key`, or leave it out of the key";
+        diagnostics.push(Diagnostic::error(of, message).hint(hint));
+    } else if limit.charge == Charge::Refused {
+        let message = "different values are counted of what passes, or of what is tried; not of what is refused";
+        let hint = "leave out charge = \"refused\", or give `distinct` a rule of its own";
+        diagnostics.push(Diagnostic::error(of, message).hint(hint));
+    }
 }
 
 fn list_name(node: Node, diagnostics: &mut Diagnostics) -> Option<At<String>> {
@@ -273,6 +242,7 @@ fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
         recipients: Some(allowance.clone()),
         bytes: Some(allowance.clone()),
         connections: Some(allowance.clone()),
+        distinct: Some(allowance.clone()),
         concurrent: Some(allowance),
     };
     if let Some(allowance) = whole(&node) {
@@ -288,6 +258,7 @@ fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
         recipients: rates_of("recipients", "\"100/hour\"", Rate::parse_count),
         bytes: rates_of("bytes", "\"1 GiB/day\"", Rate::parse_size),
         connections: rates_of("connections", "\"100/hour\"", Rate::parse_count),
+        distinct: rates_of("distinct", "\"5/hour\"", parse_distinct),
         concurrent: None,
     };
     if let Some(node) = fields.take("concurrent") {
@@ -338,3 +309,6 @@ fn rates(
     }
     rates.into_iter().map(|rate| rate.value).collect()
 }
+
+/// So many different values may be allowed in one window.
+const MOST_DISTINCT: u64 = 10_000;

@@ -273,7 +273,7 @@ pub struct UnitError {
 }
 
 impl UnitError {
-    fn new(expected: &'static str, found: &str, meant: impl IntoIterator<Item = String>) -> Self {
+    pub(super) fn new(expected: &'static str, found: &str, meant: impl IntoIterator<Item = String>) -> Self {
         Self { expected, found: found.to_owned(), meant: meant.into_iter().collect() }
     }
 }

@@ -35,12 +35,14 @@ pub struct Hold {
 pub type Key = SmallVec<[u8; 48]>;
 
 /// How much to reserve.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Amount {
     /// This much more than the scope already holds of this key.
     Add(u64),
     /// As much as makes the scope's holdings of this key exactly this.
     Total(u64),
+    /// One more of the different values of this key, unless it is one of them already: built as keys are.
+    Value(Key),
 }
 
 /// How long a reservation lasts.

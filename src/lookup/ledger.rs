@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use super::Clock;
 use super::Shared;
+use super::held_values::HeldValue;
+use super::held_values::HeldValues;
 use super::limits;
 use super::limits::By;
+use super::limits::Load;
 use super::operate::ends_after;
 use crate::facts::Amount;
 use crate::facts::Answer;
@@ -24,6 +27,8 @@ pub struct Ledger {
     shared: Arc<Shared>,
     /// What the message holds, by counter and key.
     message: BTreeMap<(usize, Key), u64>,
+    /// The different values that it holds.
+    values: HeldValues,
     /// The counters that charge tries.
     attempts: BTreeSet<usize>,
     /// What the message is charged if it is refused or given up.
@@ -51,6 +56,7 @@ impl Ledger {
         Self {
             shared,
             message: BTreeMap::new(),
+            values: HeldValues::new(),
             attempts: BTreeSet::new(),
             refusals: BTreeMap::new(),
             recipient_refusals: Vec::new(),
@@ -65,17 +71,19 @@ impl Ledger {
 
     pub(super) fn mark(&mut self) {
         self.command.clear();
+        self.values.mark();
         self.recipient_refusals.clear();
     }
 
     /// Reserves, if there is room under every bound; else nothing.
     pub(super) fn hold(&mut self, hold: &Hold) -> Answer {
-        let amount = match hold.amount {
+        let amount = match &hold.amount {
             Amount::Add(_) if hold.scope == Scope::Connection && self.is_connected(hold) => 0,
-            Amount::Add(amount) => amount,
+            Amount::Add(amount) => *amount,
+            Amount::Value(value) => return self.hold_value(hold, value),
             Amount::Total(total) => {
                 let held = self.message.get(&(hold.counter, hold.key.clone())).copied().unwrap_or_default();
-                if total < held {
+                if *total < held {
                     self.give_back(hold.counter, &hold.key, held - total);
                 }
                 total.saturating_sub(held)
@@ -99,7 +107,7 @@ impl Ledger {
             Scope::Connection => self.connect(held),
             Scope::Refused => {
                 self.shared.release(hold.counter, &hold.key, amount);
-                self.may_be_refused(hold.amount, held);
+                self.may_be_refused(&hold.amount, held);
             }
             Scope::Attempt | Scope::Message => {
                 if hold.scope == Scope::Attempt {
@@ -112,11 +120,28 @@ impl Ledger {
         Answer::Within
     }
 
+    /// One more different value, unless this message has it already.
+    fn hold_value(&mut self, hold: &Hold, value: &Key) -> Answer {
+        let held = HeldValue { counter: hold.counter, key: hold.key.clone(), value: self.shared.hashes.of(value) };
+        if self.values.has(&held) {
+            return Answer::Within;
+        }
+        let now = self.shared.clock.now();
+        if let Err(exceeded) = self.shared.hold(now, hold, Load::Value(held.value)) {
+            return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
+        }
+        if hold.scope == Scope::Attempt {
+            self.attempts.insert(hold.counter);
+        }
+        self.values.add(held);
+        Answer::Within
+    }
+
     /// What is charged if it comes to a refusal: of the message, or of the recipient of this command.
-    fn may_be_refused(&mut self, amount: Amount, held: Held) {
+    fn may_be_refused(&mut self, amount: &Amount, held: Held) {
         match amount {
             Amount::Add(_) => self.recipient_refusals.push(held),
-            Amount::Total(_) => _ = self.refusals.insert((held.counter, held.key), held.amount),
+            Amount::Total(_) | Amount::Value(_) => _ = self.refusals.insert((held.counter, held.key), held.amount),
         }
     }
 
@@ -126,6 +151,9 @@ impl Ledger {
         let now = self.shared.clock.now();
         for ((counter, key), amount) in std::mem::take(&mut self.message) {
             self.shared.commit(now, counter, &key, amount);
+        }
+        for HeldValue { counter, key, value } in self.values.take() {
+            self.shared.commit(now, counter, &key, Load::Value(value));
         }
         self.command.clear();
     }
@@ -143,6 +171,13 @@ impl Ledger {
                 self.shared.release(counter, &key, amount);
             }
         }
+        for HeldValue { counter, key, value } in self.values.take() {
+            if self.attempts.contains(&counter) {
+                self.shared.commit(now, counter, &key, Load::Value(value));
+            } else {
+                self.shared.release(counter, &key, Load::Value(value));
+            }
+        }
         self.command.clear();
     }
 
@@ -155,6 +190,9 @@ impl Ledger {
             if !self.attempts.contains(&held.counter) {
                 self.give_back(held.counter, &held.key, held.amount);
             }
+        }
+        for HeldValue { counter, key, value } in self.values.roll_back(&self.attempts) {
+            self.shared.release(counter, &key, Load::Value(value));
         }
     }
 

@@ -4,6 +4,8 @@
 //! ends. Reads the clock; knows nothing of the protocol.
 
 mod disk;
+mod hashes;
+mod held_values;
 mod ledger;
 mod limits;
 mod operate;
@@ -26,11 +28,14 @@ use std::time::SystemTime;
 
 use crate::facts::Answer;
 use crate::facts::Query;
+use crate::policy::Measure;
 use crate::policy::Policy;
 use crate::session::Settlement;
 use disk::DiskSpace;
+use hashes::Hashes;
 use limits::Counter;
 use limits::Counters;
+use limits::Counts;
 use limits::Row;
 use limits::Seats;
 use succession::Heir;
@@ -42,6 +47,16 @@ const MAX_KEYS: usize = 10_000_000;
 /// How many keys one counter remembers.
 fn most_keys(counter: &crate::policy::Counter) -> usize {
     counter.max_keys.and_then(|most| usize::try_from(most).ok()).map_or(MAX_KEYS, |most| most.min(MAX_KEYS))
+}
+
+/// What the rates of a counter bound.
+const fn counts(measure: Measure) -> Counts {
+    match measure {
+        Measure::Distinct => Counts::Values,
+        Measure::Bytes | Measure::Concurrent | Measure::Connections | Measure::Messages | Measure::Recipients => {
+            Counts::Amounts
+        }
+    }
 }
 
 /// What answers the questions of one session.
@@ -65,6 +80,8 @@ pub struct Shared {
     counters: Arc<Counters>,
     /// Which of the counters are this policy's.
     seats: Seats,
+    /// Of all policies, too.
+    hashes: Arc<Hashes>,
     disk: DiskSpace,
     clock: Clock,
 }
@@ -73,7 +90,7 @@ impl Shared {
     /// Counters and look-ups for the first policy.
     #[must_use]
     pub fn new(policy: Arc<Policy>) -> Arc<Self> {
-        Self::seated(policy, &[], Arc::new(Counters::new(MAX_KEYS)), Clock::start())
+        Self::seated(policy, &[], Arc::new(Counters::new(MAX_KEYS)), Arc::default(), Clock::start())
     }
 
     /// The same for the policy that follows on this one: it goes on with all that this one counts for the same rule, measure
@@ -91,22 +108,30 @@ impl Shared {
                 *heir = Some(self.seats.counter(number));
             }
         }
-        (Self::seated(policy, &heirs, Arc::clone(&self.counters), self.clock), notes)
+        let (counters, hashes) = (Arc::clone(&self.counters), Arc::clone(&self.hashes));
+        (Self::seated(policy, &heirs, counters, hashes, self.clock), notes)
     }
 
-    fn seated(policy: Arc<Policy>, heirs: &[Option<usize>], counters: Arc<Counters>, clock: Clock) -> Arc<Self> {
+    fn seated(
+        policy: Arc<Policy>,
+        heirs: &[Option<usize>],
+        counters: Arc<Counters>,
+        hashes: Arc<Hashes>,
+        clock: Clock,
+    ) -> Arc<Self> {
         let counter = |counter: &crate::policy::Counter| {
             let row = |row: &crate::policy::Row| Row {
                 whose: row.whose.clone(),
                 rates: row.rates.clone(),
                 concurrent: row.concurrent,
             };
-            Counter { rows: counter.rows.iter().map(row).collect(), max_keys: most_keys(counter) }
+            let rows = counter.rows.iter().map(row).collect();
+            Counter { rows, max_keys: most_keys(counter), counts: counts(counter.measure) }
         };
         let bounds: Vec<_> = policy.counters().iter().map(counter).collect();
         let seats = counters.seat(&bounds, heirs);
         let disk = DiskSpace::new(policy.paths().len());
-        Arc::new(Self { policy, counters, seats, disk, clock })
+        Arc::new(Self { policy, counters, seats, hashes, disk, clock })
     }
 
     /// How many keys the limits remember.

@@ -8,25 +8,26 @@ use super::Shared;
 use super::limits::Block;
 use super::limits::Cursor;
 use super::limits::Exceeded;
+use super::limits::Load;
 use super::limits::Stats;
 use super::limits::View;
 use crate::facts::Hold;
 
 impl Shared {
     /// Reserves under a row of a counter.
-    pub(super) fn hold(&self, now: Duration, hold: &Hold, amount: u64) -> Result<(), Exceeded> {
+    pub(super) fn hold(&self, now: Duration, hold: &Hold, load: impl Into<Load>) -> Result<(), Exceeded> {
         let row = self.seats.row(hold.counter, hold.row);
-        self.counters.hold(now, self.seats.counter(hold.counter), row, &hold.key, amount)
+        self.counters.hold(now, self.seats.counter(hold.counter), row, &hold.key, load)
     }
 
     /// Gives back a part of what is held.
-    pub(super) fn release(&self, counter: usize, key: &[u8], amount: u64) {
-        self.counters.release(self.seats.counter(counter), key, amount);
+    pub(super) fn release(&self, counter: usize, key: &[u8], load: impl Into<Load>) {
+        self.counters.release(self.seats.counter(counter), key, load);
     }
 
     /// Charges a part of what is held.
-    pub(super) fn commit(&self, now: Duration, counter: usize, key: &[u8], amount: u64) {
-        self.counters.commit(now, self.seats.counter(counter), key, amount);
+    pub(super) fn commit(&self, now: Duration, counter: usize, key: &[u8], load: impl Into<Load>) {
+        self.counters.commit(now, self.seats.counter(counter), key, load);
     }
 
     /// Lets nothing of a key pass until then.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::Charge;
 use crate::config::Span;
 use crate::policy::Counter;
+use crate::policy::Measure;
 use crate::policy::Policy;
 
 /// What a counter counts, in words that mean the same to another configuration.
@@ -75,11 +76,16 @@ impl Heir {
 
 fn label(counter: &Counter) -> Label {
     let key: Vec<_> = counter.key.iter().map(ToString::to_string).collect();
+    let mut measure = counter.measure.name().to_owned();
+    if counter.measure == Measure::Distinct {
+        let of: Vec<_> = counter.of.iter().map(ToString::to_string).collect();
+        measure = format!("{measure} {}", of.join(", "));
+    }
     // What was accepted must not be taken for what was refused.
-    let measure = match counter.charge {
-        Charge::Accepted => counter.measure.name().to_owned(),
-        Charge::Attempts | Charge::Refused => format!("{} {}", counter.measure.name(), counter.charge.name()),
-    };
+    match counter.charge {
+        Charge::Accepted => {}
+        Charge::Attempts | Charge::Refused => measure = format!("{measure} {}", counter.charge.name()),
+    }
     Label {
         rule: counter.rule.clone(),
         measure,

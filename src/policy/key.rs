@@ -330,6 +330,7 @@ mod tests {
             rows: Vec::new(),
             block_for: None,
             max_keys: None,
+            of: Vec::new(),
             charge: Charge::Accepted,
             key: key.to_vec(),
             rule,

@@ -33,6 +33,8 @@ pub struct Counter {
     pub block_for: Option<Duration>,
     /// Whose count: the parts of its keys; none: one for all.
     pub key: Vec<KeyPart>,
+    /// Of what different values are counted, if they are: the parts of one.
+    pub of: Vec<KeyPart>,
     /// What is charged.
     pub charge: Charge,
     /// How many keys are remembered at most, if less than all together.
@@ -76,11 +78,30 @@ impl Counter {
         if rate.amount == 0 {
             return "nothing at all".to_owned();
         }
-        if self.measure != Measure::Bytes {
-            return count;
+        let per = count.trim_start_matches(|c: char| c.is_ascii_digit());
+        match self.measure {
+            Measure::Bytes => format!("{}{per}", Size(rate.amount)),
+            Measure::Distinct => format!("{} {}{per}", rate.amount, noun(&self.of, rate.amount)),
+            Measure::Concurrent | Measure::Connections | Measure::Messages | Measure::Recipients => count,
         }
-        format!("{}{}", Size(rate.amount), count.trim_start_matches(|c: char| c.is_ascii_digit()))
     }
+}
+
+/// What so many different values are called.
+pub(super) fn noun(of: &[KeyPart], amount: u64) -> &'static str {
+    let [one, more] = match of {
+        [KeyPart::Client { v4: 32, .. }] => ["address", "addresses"],
+        [KeyPart::Client { .. }] => ["network", "networks"],
+        [KeyPart::Helo] => ["HELO name", "HELO names"],
+        [KeyPart::Listener] => ["listener", "listeners"],
+        [KeyPart::Login] => ["login", "logins"],
+        [KeyPart::Recipient] => ["recipient", "recipients"],
+        [KeyPart::RecipientDomain] => ["recipient domain", "recipient domains"],
+        [KeyPart::Sender] => ["sender", "senders"],
+        [KeyPart::SenderDomain] => ["sender domain", "sender domains"],
+        [] | [_, _, ..] => ["combination", "combinations"],
+    };
+    if amount == 1 { one } else { more }
 }
 
 /// What a counter counts.
@@ -92,6 +113,8 @@ pub enum Measure {
     Concurrent,
     /// Connections.
     Connections,
+    /// Different values.
+    Distinct,
     /// Messages.
     Messages,
     /// Recipients.
@@ -106,6 +129,7 @@ impl Measure {
             Self::Bytes => "bytes",
             Self::Concurrent => "concurrent",
             Self::Connections => "connections",
+            Self::Distinct => "distinct",
             Self::Messages => "messages",
             Self::Recipients => "recipients",
         }
@@ -114,7 +138,7 @@ impl Measure {
     /// The first stage at which there is something to count. Octets are counted again at the end.
     pub(crate) const fn stage(self) -> Stage {
         match self {
-            Self::Bytes | Self::Messages => Stage::Mail,
+            Self::Bytes | Self::Distinct | Self::Messages => Stage::Mail,
             Self::Concurrent | Self::Connections => Stage::Connect,
             Self::Recipients => Stage::Rcpt,
         }
@@ -127,7 +151,7 @@ impl Measure {
 
     const fn scope(self) -> Scope {
         match self {
-            Self::Bytes | Self::Messages | Self::Recipients => Scope::Message,
+            Self::Bytes | Self::Distinct | Self::Messages | Self::Recipients => Scope::Message,
             Self::Concurrent => Scope::Connection,
             Self::Connections => Scope::Instant,
         }
@@ -140,6 +164,8 @@ pub(crate) struct Limit {
     pub(crate) counter: usize,
     pub(crate) measure: Measure,
     pub(crate) key: Vec<KeyPart>,
+    /// Of what different values are counted.
+    pub(crate) of: Vec<KeyPart>,
     pub(crate) overrides: Option<Arc<Overrides>>,
     pub(crate) charge: Charge,
 }
@@ -153,6 +179,7 @@ impl Limit {
             Measure::Bytes => Amount::Total(facts.size().filter(|&size| size > 0)?),
             Measure::Messages => Amount::Total(1),
             Measure::Concurrent | Measure::Connections | Measure::Recipients => Amount::Add(1),
+            Measure::Distinct => Amount::Value(key(&self.of, facts)?),
         };
         let scope = match (self.measure.scope(), self.charge) {
             (Scope::Message, Charge::Attempts) => Scope::Attempt,
@@ -160,28 +187,30 @@ impl Limit {
             (scope, Charge::Accepted | Charge::Attempts | Charge::Refused) => scope,
         };
         let row = self.overrides.as_ref().map_or(0, |overrides| overrides.row(&self.key, facts));
-        Some(Hold { counter: self.counter, row, key: self.key(facts)?, amount, scope })
+        Some(Hold { counter: self.counter, row, key: key(&self.key, facts)?, amount, scope })
     }
 
     /// Whether its key has an address that is malformed: each way to write it would have a budget of its own.
     pub(crate) fn malformed(&self, facts: &Facts<'_>) -> Option<Failure> {
-        self.key.iter().find_map(|part| match part {
+        let of = self.of.iter().filter(|_| self.measure == Measure::Distinct);
+        self.key.iter().chain(of).find_map(|part| match part {
             KeyPart::Recipient | KeyPart::RecipientDomain => malformed_recipient(facts),
             KeyPart::Sender | KeyPart::SenderDomain => malformed_sender(facts),
             KeyPart::Client { .. } | KeyPart::Helo | KeyPart::Listener | KeyPart::Login => None,
         })
     }
+}
 
-    fn key(&self, facts: &Facts<'_>) -> Option<Key> {
-        let mut key = Key::new();
-        for (index, part) in self.key.iter().enumerate() {
-            if index > 0 {
-                key.push(0);
-            }
-            push(&mut key, *part, facts)?;
+/// `None` if one of the parts is missing.
+fn key(parts: &[KeyPart], facts: &Facts<'_>) -> Option<Key> {
+    let mut key = Key::new();
+    for (index, part) in parts.iter().enumerate() {
+        if index > 0 {
+            key.push(0);
         }
-        Some(key)
+        push(&mut key, *part, facts)?;
     }
+    Some(key)
 }
 
 /// The message, if there is one already.
@@ -226,7 +255,7 @@ mod tests {
     use crate::facts::Name;
 
     fn limit(measure: Measure, key: Vec<KeyPart>) -> Limit {
-        Limit { counter: 0, measure, key, overrides: None, charge: Charge::Accepted }
+        Limit { counter: 0, measure, key, of: Vec::new(), overrides: None, charge: Charge::Accepted }
     }
 
     fn key(address: &str, v4: u8, v6: u8) -> Key {

@@ -261,6 +261,26 @@ fn a_message_that_follows_another_finds_the_limit_as_that_one_left_it() {
 }
 
 #[test]
+fn a_third_different_value_of_two_is_one_too_many() {
+    let rules = "[[rule]]\nname = \"few\"\nlimit = { key = \"client\", distinct = \"2/hour\", of = \"sender\" }\n";
+    let reached = "452 4.3.1 Limit of 2 senders/hour reached, try again later";
+    on_both(rules, |site| {
+        let mut client = site.client();
+        client.mail("<given-up@example.net>").ok();
+        client.rset();
+        for sender in ["<a@example.net>", "<b@example.net>", "<A@example.net>", "<b@example.net>"] {
+            client.delivers_from(sender);
+        }
+        client.mail("<c@example.net>").is(reached);
+        client.delivers_from("<a@example.net>");
+        // What is held is one of the two, too.
+        let mut other = site.client();
+        other.mail("<b@example.net>").ok();
+        client.mail("<c@example.net>").is(reached);
+    });
+}
+
+#[test]
 fn an_override_frees_one_forbids_another_and_leaves_the_rest() {
     let rules = "[lists.own.limits]\n\"free@example.net\" = \"unlimited\"\n\"example.org\" = 0\n\
                  \"more@example.com\" = { messages = \"2/hour\" }\n\

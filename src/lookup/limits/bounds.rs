@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::Block;
 use super::By;
+use super::Counts;
 use super::Exceeded;
+use super::Load;
 use super::Row;
 use super::charges::Charges;
 use super::entry::Blocked;
@@ -21,6 +23,9 @@ pub(super) struct Bounds {
     default: usize,
     /// The longest window of all rows, for which charges are kept; 0 if there is none.
     pub(super) longest: u64,
+    pub(super) counts: Counts,
+    /// How many different values of one key are kept at most: as many as may be in any window, so that none of those is missed.
+    pub(super) most_values: usize,
 }
 
 #[derive(Clone)]
@@ -59,6 +64,11 @@ enum Refuser {
 pub(super) type Names = Vec<Option<Option<Arc<str>>>>;
 
 impl Bounds {
+    /// No rows yet.
+    pub(super) fn new(counts: Counts) -> Self {
+        Self { counts, ..Self::default() }
+    }
+
     /// Adds the rows of a policy, and gives their numbers. What equals one that is there is that one.
     pub(super) fn seat(&mut self, rows: &[Row]) -> Vec<usize> {
         let before: HashMap<Row, usize> =
@@ -117,12 +127,13 @@ impl Bounds {
         (!is_same).then_some(heirs)
     }
 
-    /// Whether `amount`, not 0, fits under all bounds of the row.
-    pub(super) fn check(&self, row: usize, charges: &Charges, held: u64, now: u64, amount: u64) -> Result<(), Refusal> {
+    /// Whether `load`, which is not nothing, fits under all bounds of the row.
+    pub(super) fn check(&self, row: usize, charges: &Charges, held: u64, now: u64, load: Load) -> Result<(), Refusal> {
         let Some(row) = self.row(row) else {
             return Ok(());
         };
-        let rates = row.rates.iter().enumerate();
+        let amount = load.amount();
+        let rates = row.rates.iter().enumerate().filter(|(_, rate)| !rate.has_already(load, charges, now));
         let rates = rates.filter_map(|(index, rate)| rate.refusal(index, charges, held, now, amount));
         let concurrent = row.concurrent.filter(|bound| amount > bound.saturating_sub(held));
         let concurrent = concurrent.map(|_| Refusal { by: Refuser::Concurrent, used: held, until: NEVER });
@@ -169,8 +180,11 @@ impl Bounds {
     }
 
     fn measure(&mut self) {
-        let rates = self.seated().flat_map(|(_, seated)| &seated.row.rates);
-        self.longest = rates.map(|rate| rate.per).max().unwrap_or(0);
+        let rates = || self.seated().flat_map(|(_, seated)| &seated.row.rates);
+        let longest = rates().map(|rate| rate.per).max().unwrap_or(0);
+        let most = rates().map(|rate| rate.amount).max().unwrap_or(0);
+        self.longest = longest;
+        self.most_values = usize::try_from(most).unwrap_or(usize::MAX).max(UNBOUNDED_VALUES);
     }
 }
 
@@ -184,6 +198,16 @@ impl RowBounds {
 }
 
 impl RateBound {
+    /// Whether it is a value that is in the window already, and so is not one more. Where nothing is allowed, none is.
+    fn has_already(&self, load: Load, charges: &Charges, now: u64) -> bool {
+        match load {
+            Load::Amount(_) => false,
+            Load::Value(value) => {
+                self.amount > 0 && charges.values().is_some_and(|values| values.has(value, now, self.per))
+            }
+        }
+    }
+
     fn refusal(&self, index: usize, charges: &Charges, held: u64, now: u64, amount: u64) -> Option<Refusal> {
         let used = charges.charged(now, self.per).saturating_add(held);
         if amount <= self.amount.saturating_sub(used) {
@@ -220,5 +244,7 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 
 /// Later than any time.
 pub(super) const NEVER: u64 = u64::MAX;
+/// Different values that are kept of a key without rates.
+const UNBOUNDED_VALUES: usize = 1000;
 /// Entries in the longest window of a key without rates, at most.
 const GRAINS: u64 = 1024;

@@ -26,7 +26,7 @@ pub(crate) struct Record {
     pub(crate) whose: Option<Arc<str>>,
     /// Whose count.
     pub(crate) key: Vec<u8>,
-    /// Age and amount of each charge, oldest first.
+    /// Age and amount of each charge, oldest first; or age and value of the last charge of each value.
     pub(crate) charges: Vec<(Age, u64)>,
     /// Since when and until when it is blocked.
     pub(crate) block: Option<(Age, Age)>,
@@ -60,10 +60,8 @@ impl Counters {
         let Some(rule) = rules.get(record.counter) else {
             return;
         };
-        let mut charges = Charges::None;
-        let mut dated: Vec<_> = record.charges.iter().map(|(age, amount)| (date(asked, *age), *amount)).collect();
-        dated.sort_by_key(|(time, _)| *time);
-        dated.into_iter().for_each(|(time, amount)| charges.charge(time, amount, 1));
+        let dated = record.charges.iter().map(|(age, amount)| (date(asked, *age), *amount));
+        let mut charges = Charges::of(rule.bounds.counts, dated.collect());
         charges.forget(asked, rule.bounds.longest);
         let block = record.block.map(|(since, until)| Blocked { since: date(asked, since), until: date(asked, until) });
 
@@ -73,7 +71,7 @@ impl Counters {
         let slot = found.unwrap_or_else(|| shard.insert(rule, &name));
         shard.lapse(slot);
         if let Some(entry) = shard.entry(slot) {
-            entry.charges.merge(charges);
+            entry.charges.merge(charges, rule.bounds.most_values);
             if found.is_none() {
                 entry.set_row(rule.bounds.number(record.whose.as_deref()));
             }

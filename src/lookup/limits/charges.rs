@@ -10,6 +10,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::Counts;
+use super::values::Values;
+
 /// The charges of a key, by time. Those of one moment are one entry.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Charges {
@@ -20,15 +23,29 @@ pub(super) enum Charges {
         time: u64,
     },
     Many(Box<Log>),
+    /// Of a counter of different values; what is held of them is in here, too.
+    Values(Box<Values>),
 }
 
 impl Charges {
+    /// Charges with these dates, in any order.
+    pub(super) fn of(counts: Counts, mut dated: Vec<(u64, u64)>) -> Self {
+        if counts == Counts::Values {
+            return Self::Values(Box::new(dated.into_iter().collect()));
+        }
+        let mut charges = Self::None;
+        dated.sort_by_key(|(time, _)| *time);
+        dated.into_iter().for_each(|(time, amount)| charges.charge(time, amount, 1));
+        charges
+    }
+
     /// The date of the last one.
     pub(super) fn last(&self) -> Option<u64> {
         match self {
             Self::None => None,
             Self::One { time, .. } => Some(*time),
             Self::Many(log) => log.last().map(|charge| charge.time),
+            Self::Values(values) => values.last(),
         }
     }
 
@@ -45,6 +62,7 @@ impl Charges {
                 let outside = log.partition_point(|charge| !is_inside(charge.time, now, per));
                 log.total().wrapping_sub(log.total_of(outside))
             }
+            Self::Values(values) => values.charged(now, per),
         }
     }
 
@@ -58,6 +76,7 @@ impl Charges {
                 let index = log.partition_point(|charge| total.wrapping_sub(charge.total) > allowed);
                 log.get(index).map(|charge| charge.time)
             }
+            Self::Values(values) => values.last_beyond(allowed),
         }
     }
 
@@ -77,6 +96,8 @@ impl Charges {
                 }
             }
             Self::Many(log) => log.push(now, amount, grain),
+            // A counter never counts both.
+            Self::Values(_) => {}
         }
     }
 
@@ -94,25 +115,62 @@ impl Charges {
                     _ => {}
                 }
             }
+            Self::Values(_) => self.change_values(|values| values.forget(now, longest)),
         }
     }
 
-    /// Times and amounts, by time.
+    /// Forgets all; whether there was anything. What is held stays.
+    pub(super) fn reset(&mut self) -> bool {
+        let was_charged = self.last().is_some();
+        match self {
+            Self::Values(_) => self.change_values(Values::reset),
+            Self::None | Self::One { .. } | Self::Many(_) => *self = Self::None,
+        }
+        was_charged
+    }
+
+    /// The different values, of a counter of such.
+    pub(super) const fn values(&self) -> Option<&Values> {
+        match self {
+            Self::Values(values) => Some(values),
+            Self::None | Self::One { .. } | Self::Many(_) => None,
+        }
+    }
+
+    /// Changes the different values, of a counter of such.
+    pub(super) fn change_values(&mut self, change: impl FnOnce(&mut Values)) {
+        let mut values = match std::mem::take(self) {
+            Self::Values(values) => values,
+            Self::None | Self::One { .. } | Self::Many(_) => Box::default(),
+        };
+        change(&mut values);
+        if !values.is_empty() {
+            *self = Self::Values(values);
+        }
+    }
+
+    /// Times and amounts, by time; or times and values.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let one = match self {
             Self::One { amount, time } => Some((*time, u64::from(*amount))),
-            Self::None | Self::Many(_) => None,
+            Self::None | Self::Many(_) | Self::Values(_) => None,
         };
         let many = match self {
             Self::Many(log) => Some(log.iter()),
-            Self::None | Self::One { .. } => None,
+            Self::None | Self::One { .. } | Self::Values(_) => None,
         };
-        one.into_iter().chain(many.into_iter().flatten())
+        let values = self.values().map(Values::iter);
+        one.into_iter().chain(many.into_iter().flatten()).chain(values.into_iter().flatten())
     }
 
-    /// All charges of both. Only if they overlap is this more than adding the later ones to the earlier.
-    pub(super) fn merge(&mut self, other: Self) {
+    /// All charges of both; of different values the newest `most`. Only if they overlap is this more than adding the later
+    /// ones to the earlier.
+    pub(super) fn merge(&mut self, other: Self, most: usize) {
         let mut other = other;
+        if let Self::Values(others) = &other {
+            self.change_values(|values| values.merge(others, most));
+            return;
+        }
         if other.last() <= self.first() {
             std::mem::swap(self, &mut other);
         }
@@ -373,7 +431,7 @@ mod tests {
             (&[(1, 1), (5, 5)][..], &[(2, 2), (8, 8)][..], &[(1, 1), (2, 2), (5, 5), (8, 8)][..]),
         ] {
             let mut merged = charges(one);
-            merged.merge(charges(other));
+            merged.merge(charges(other), 0);
             assert_eq!(listed(&merged), expected);
         }
     }

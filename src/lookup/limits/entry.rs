@@ -1,13 +1,16 @@
 //! What is kept of one key, in as few bytes as it takes.
 
+use super::Load;
+use super::bounds::Bounds;
 use super::charges::Charges;
+use super::values::Values;
 
 /// One key of one counter.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) key: Key,
     pub(super) charges: Charges,
-    /// What is reserved.
+    /// What is reserved; of different values, how many.
     pub(super) held: u64,
     pub(super) pin: Pin,
     /// Neighbours in the counter's order of use: the one used before, the one used after.
@@ -36,6 +39,37 @@ impl Entry {
     /// A row beyond 16 bits is judged by like all others, and here only remembered as the last that there can be.
     pub(super) fn set_row(&mut self, row: usize) {
         self.row = u16::try_from(row).unwrap_or(u16::MAX);
+    }
+
+    pub(super) fn hold(&mut self, load: Load) {
+        match load {
+            Load::Amount(amount) => self.held = self.held.saturating_add(amount),
+            Load::Value(value) => self.change_values(|values| values.hold(value)),
+        }
+    }
+
+    pub(super) fn release(&mut self, load: Load) {
+        match load {
+            Load::Amount(amount) => self.held = self.held.saturating_sub(amount),
+            Load::Value(value) => self.change_values(|values| values.release(value)),
+        }
+    }
+
+    /// Turns what was held into a charge.
+    pub(super) fn charge(&mut self, load: Load, now: u64, bounds: &Bounds) {
+        self.charges.forget(now, bounds.longest);
+        match load {
+            Load::Amount(amount) => {
+                self.held = self.held.saturating_sub(amount);
+                self.charges.charge(now, amount, bounds.grain(self.row()));
+            }
+            Load::Value(value) => self.change_values(|values| values.charge(value, now, bounds.most_values)),
+        }
+    }
+
+    fn change_values(&mut self, change: impl FnOnce(&mut Values)) {
+        self.charges.change_values(change);
+        self.held = self.charges.values().map_or(0, Values::held);
     }
 }
 

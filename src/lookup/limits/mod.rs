@@ -1,7 +1,7 @@
 //! Rate counters in memory, exact: what a limit like "100 per hour" has admitted, and what it has room for.
 //!
 //! An amount is *held* first, which only reserves it, and later *released* or *committed*; only a commit is dated.
-//! Each key has a log of its commits (`charges`), and every rate of a counter is judged from that one log (`bounds`):
+//! Each key has a log of its commits (`charges`; of different values, `values`), and every rate of a counter is judged from that one log (`bounds`):
 //! what is dated inside `(now - per, now]`, plus all that is held, never passes the rate's amount. Since time only takes
 //! away from the first part and a commit only moves between the two, that holds for every window of that length,
 //! wherever it begins.
@@ -31,6 +31,7 @@ mod shard;
 mod slab;
 #[cfg(test)]
 mod tests;
+mod values;
 mod views;
 
 pub(crate) use carry::Record;
@@ -61,13 +62,50 @@ use shard::Locked;
 use shard::Shard;
 
 /// What one counter allows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Counter {
     /// Bounds for classes of keys: the first row is the default, others are for keys with bounds of their own, each with
     /// another name. Charges are kept for the longest window of all rows.
     pub(crate) rows: Vec<Row>,
     /// How many keys are kept, or as many as have something held.
     pub(crate) max_keys: usize,
+    /// What its rates bound.
+    pub(crate) counts: Counts,
+}
+
+/// What a counter counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Counts {
+    /// Amounts.
+    #[default]
+    Amounts,
+    /// Different values, each once in a window, however often it was charged.
+    Values,
+}
+
+/// What is held, and charged later: of a counter of amounts an amount, of one of different values a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// So much.
+    Amount(u64),
+    /// This one: a hash of what it stands for.
+    Value(u64),
+}
+
+impl Load {
+    /// How much more it is, at most.
+    const fn amount(self) -> u64 {
+        match self {
+            Self::Amount(amount) => amount,
+            Self::Value(_) => 1,
+        }
+    }
+}
+
+impl From<u64> for Load {
+    fn from(amount: u64) -> Self {
+        Self::Amount(amount)
+    }
 }
 
 /// All bounds that a key is under together. Without any it is unlimited, and yet counted if another row has a window.
@@ -142,33 +180,33 @@ impl Counters {
         }
     }
 
-    /// Reserves `amount` under every bound of the row, or under none. Nothing (0) always fits. While the key is blocked,
-    /// nothing else does. Counters and rows have the numbers of their [`Seats`].
+    /// Reserves `load` under every bound of the row, or under none. Nothing (0) always fits. While the key is blocked,
+    /// nothing else does. A value that is in a window already, or held, is not one more in it. Counters and rows have the numbers of their [`Seats`].
     pub(crate) fn hold(
         &self,
         now: Duration,
         counter: usize,
         row: usize,
         key: &[u8],
-        amount: u64,
+        load: impl Into<Load>,
     ) -> Result<(), Exceeded> {
         let (rules, asked) = (self.rules.load(), inside(now));
         let (mut shard, name) = self.shard(&rules, asked, counter, key);
-        shard.hold(&name, row, amount).map_err(|refusal| refusal.seen_from(asked))
+        shard.hold(&name, row, load.into()).map_err(|refusal| refusal.seen_from(asked))
     }
 
-    /// Gives back `amount` of what is held.
-    pub(crate) fn release(&self, counter: usize, key: &[u8], amount: u64) {
+    /// Gives back `load` of what is held.
+    pub(crate) fn release(&self, counter: usize, key: &[u8], load: impl Into<Load>) {
         let rules = self.rules.load();
         let (mut shard, name) = self.shard(&rules, 0, counter, key);
-        shard.release(&name, amount);
+        shard.release(&name, load.into());
     }
 
-    /// Turns `amount` of what is held into a charge dated `now`; what was never held is charged all the same.
-    pub(crate) fn commit(&self, now: Duration, counter: usize, key: &[u8], amount: u64) {
+    /// Turns `load` of what is held into a charge dated `now`; what was never held is charged all the same.
+    pub(crate) fn commit(&self, now: Duration, counter: usize, key: &[u8], load: impl Into<Load>) {
         let rules = self.rules.load();
         let (mut shard, name) = self.shard(&rules, inside(now), counter, key);
-        shard.commit(&name, amount);
+        shard.commit(&name, load.into());
         self.changed();
     }
 
@@ -251,17 +289,17 @@ fn locked<'a>(rules: &'a Rules, shard: &'a Mutex<Shard>, now: u64) -> Locked<'a>
 }
 
 impl Locked<'_> {
-    fn hold(&mut self, name: &Name<'_>, row: usize, amount: u64) -> Result<(), Refusal> {
+    fn hold(&mut self, name: &Name<'_>, row: usize, load: Load) -> Result<(), Refusal> {
         self.tidy(name.counter);
         let (now, rules) = (self.shard.now, self.rules);
-        let Some(rule) = rules.rule(name.counter).filter(|_| amount > 0) else {
+        let Some(rule) = rules.rule(name.counter).filter(|_| load.amount() > 0) else {
             return Ok(());
         };
         let Some(slot) = self.find(name) else {
-            rule.bounds.check(row, &charges::Charges::None, 0, now, amount)?;
+            rule.bounds.check(row, &charges::Charges::None, 0, now, load)?;
             let slot = self.insert(rule, name);
             if let Some(entry) = self.entry(slot) {
-                entry.held = amount;
+                entry.hold(load);
                 entry.set_row(row);
             }
             self.make_room(name.counter);
@@ -276,10 +314,10 @@ impl Locked<'_> {
         }
         entry.set_row(row);
         entry.charges.forget(now, rule.bounds.longest);
-        let verdict = rule.bounds.check(row, &entry.charges, entry.held, now, amount);
+        let verdict = rule.bounds.check(row, &entry.charges, entry.held, now, load);
         match &verdict {
             Ok(()) => {
-                entry.held = entry.held.saturating_add(amount);
+                entry.hold(load);
                 self.pin(slot, Pin::Free);
             }
             Err(refusal) if refusal.until != NEVER => self.pin(slot, Pin::Refused(refusal.until)),
@@ -289,32 +327,30 @@ impl Locked<'_> {
         verdict
     }
 
-    fn release(&mut self, name: &Name<'_>, amount: u64) {
+    fn release(&mut self, name: &Name<'_>, load: Load) {
         let Some(slot) = self.find(name) else {
             return;
         };
         if let Some(entry) = self.entry(slot) {
-            entry.held = entry.held.saturating_sub(amount);
+            entry.release(load);
         }
         self.judge(slot);
         self.place(slot);
     }
 
-    fn commit(&mut self, name: &Name<'_>, amount: u64) {
+    fn commit(&mut self, name: &Name<'_>, load: Load) {
         let (now, rules) = (self.shard.now, self.rules);
-        let Some(rule) = rules.rule(name.counter).filter(|_| amount > 0) else {
+        let Some(rule) = rules.rule(name.counter).filter(|_| load.amount() > 0) else {
             return;
         };
         if rule.bounds.longest == 0 {
-            self.release(name, amount);
+            self.release(name, load);
             return;
         }
         let found = self.find(name);
         let slot = found.unwrap_or_else(|| self.insert(rule, name));
         if let Some(entry) = self.entry(slot) {
-            entry.held = entry.held.saturating_sub(amount);
-            entry.charges.forget(now, rule.bounds.longest);
-            entry.charges.charge(now, amount, rule.bounds.grain(entry.row()));
+            entry.charge(load, now, &rule.bounds);
         }
         self.judge(slot);
         self.place(slot);
@@ -362,12 +398,12 @@ impl Locked<'_> {
             return false;
         };
         entry.charges.forget(now, rule.bounds.longest);
-        let charges = std::mem::take(&mut entry.charges);
+        let was_charged = entry.charges.reset();
         if !matches!(entry.pin, Pin::Blocked(_)) {
             self.pin(slot, Pin::Free);
         }
         self.place(slot);
-        charges.last().is_some()
+        was_charged
     }
 }
 

@@ -13,8 +13,10 @@ use super::Block;
 use super::By;
 use super::Counter;
 use super::Counters;
+use super::Counts;
 use super::Cursor;
 use super::Exceeded;
+use super::Load;
 use super::Row;
 use super::Seats;
 use super::bounds::nanos;
@@ -24,11 +26,12 @@ use super::order::Order;
 use super::tests::at;
 use crate::config::Rate;
 
-/// What happened to one key.
+/// What happened to one key. Of a counter of different values, an amount is a value.
 #[derive(Clone, Default)]
 struct History {
+    counts: Counts,
     commits: Vec<(u64, u64)>,
-    held: u64,
+    held: Vec<u64>,
     block: Option<(u64, u64)>,
 }
 
@@ -42,13 +45,44 @@ struct Oracle {
 }
 
 impl History {
+    fn inside(&self, now: u64, per: u64) -> impl Iterator<Item = u64> {
+        let inside = move |time: u64| time <= now && (now < per || time > now - per);
+        self.commits.iter().filter(move |(time, _)| inside(*time)).map(|(_, amount)| *amount)
+    }
+
     fn charged(&self, now: u64, per: u64) -> u64 {
-        let inside = |time: u64| time <= now && (now < per || time > now - per);
-        self.commits.iter().filter(|(time, _)| inside(*time)).map(|(_, amount)| amount).sum()
+        match self.counts {
+            Counts::Amounts => self.inside(now, per).sum(),
+            Counts::Values => self.inside(now, per).collect::<BTreeSet<_>>().len() as u64,
+        }
+    }
+
+    fn values(&self, rate: Rate, now: u64) -> BTreeSet<u64> {
+        self.inside(now, nanos(rate.per)).chain(self.held.iter().copied()).collect()
     }
 
     fn used(&self, rate: Rate, now: u64) -> u64 {
-        self.charged(now, nanos(rate.per)) + self.held
+        match self.counts {
+            Counts::Amounts => self.charged(now, nanos(rate.per)) + self.held(),
+            Counts::Values => self.values(rate, now).len() as u64,
+        }
+    }
+
+    fn held(&self) -> u64 {
+        self.held.iter().sum()
+    }
+
+    fn fits(&self, rate: Rate, now: u64, amount: u64) -> bool {
+        match self.counts {
+            Counts::Amounts => self.used(rate, now) + amount <= rate.amount,
+            Counts::Values if rate.amount == 0 => false,
+            Counts::Values => self.values(rate, now).contains(&amount) || self.used(rate, now) < rate.amount,
+        }
+    }
+
+    fn give_back(&mut self, amount: u64) {
+        let index = self.held.iter().position(|held| *held == amount).unwrap();
+        self.held.swap_remove(index);
     }
 
     /// Tries every moment at which a charge leaves the window.
@@ -57,7 +91,7 @@ impl History {
         moments.retain(|moment| *moment > now);
         moments.push(now);
         moments.sort_unstable();
-        moments.into_iter().find(|moment| self.used(rate, *moment) + amount <= rate.amount)
+        moments.into_iter().find(|moment| self.fits(rate, *moment, amount))
     }
 
     fn block(&self, now: u64) -> Option<(u64, u64)> {
@@ -67,14 +101,20 @@ impl History {
 
 impl Oracle {
     fn history(&mut self, counter: usize, key: u8) -> &mut History {
-        self.keys.entry((counter, key)).or_default()
+        let counts = self.counts(counter);
+        self.keys.entry((counter, key)).or_insert_with(|| History { counts, ..History::default() })
+    }
+
+    /// The same under every policy.
+    fn counts(&self, counter: usize) -> Counts {
+        self.counters[0][counter].counts
     }
 
     fn verdict(&mut self, asked: u64, of: &Asked) -> Result<(), Exceeded> {
         let Asked { policy, counter, row, key, amount } = *of;
         let now = self.now;
         let history = self.history(counter, key).clone();
-        if amount == 0 {
+        if amount == 0 && history.counts == Counts::Amounts {
             return Ok(());
         }
         if let Some((since, until)) = history.block(now) {
@@ -96,8 +136,8 @@ impl Oracle {
                 report(Exceeded { by: By::Rate(index), used, retry_after: fits.map(|time| at(time - asked)) });
             }
         }
-        if row.concurrent.is_some_and(|bound| history.held + amount > bound) {
-            report(Exceeded { by: By::Concurrent, used: history.held, retry_after: None });
+        if row.concurrent.is_some_and(|bound| history.held() + amount > bound) {
+            report(Exceeded { by: By::Concurrent, used: history.held(), retry_after: None });
         }
         worst.map_or(Ok(()), Err)
     }
@@ -128,7 +168,7 @@ impl Oracle {
     fn live(&self) -> usize {
         let live = |counter: usize, history: &History| {
             let is_charged = history.charged(self.now, self.longest(counter)) > 0;
-            history.held > 0 || is_charged || history.block(self.now).is_some()
+            !history.held.is_empty() || is_charged || history.block(self.now).is_some()
         };
         self.keys.iter().filter(|((counter, _), history)| live(*counter, history)).count()
     }
@@ -219,6 +259,13 @@ impl Trial {
         at(time - self.start)
     }
 
+    fn load(&self, counter: usize, amount: u64) -> Load {
+        match self.oracle.counts(counter) {
+            Counts::Amounts => Load::Amount(amount),
+            Counts::Values => Load::Value(amount),
+        }
+    }
+
     pub(super) fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match *event {
             Event::Reload { ref counters } => self.reload(counters),
@@ -243,8 +290,8 @@ impl Trial {
             }
             Event::Release { which } => {
                 let Asked { counter, key, amount, .. } = self.held.swap_remove(which % self.held.len());
-                self.tested.release(counter, &[key], amount);
-                self.oracle.history(counter, key).held -= amount;
+                self.tested.release(counter, &[key], self.load(counter, amount));
+                self.oracle.history(counter, key).give_back(amount);
             }
             Event::Reset { counter, key } => {
                 self.oracle.now = self.oracle.now.max(self.clock);
@@ -276,13 +323,13 @@ impl Trial {
         self.oracle.now = self.oracle.now.max(time);
         let expected = self.oracle.verdict(time, &asked);
         let row = self.seats[policy].row(counter, row);
-        let verdict = self.tested.hold(self.at(time), counter, row, &[key], amount);
+        let verdict = self.tested.hold(self.at(time), counter, row, &[key], self.load(counter, amount));
         prop_assert_eq!(&verdict, &expected, "{:?} at {}", asked, time);
         match verdict {
-            Ok(()) if amount == 0 => {}
+            Ok(()) if self.load(counter, amount) == Load::Amount(0) => {}
             Ok(()) => {
                 self.held.push(asked);
-                self.oracle.history(counter, key).held += amount;
+                self.oracle.history(counter, key).held.push(amount);
             }
             Err(Exceeded { retry_after: Some(wait), .. }) => self.refused = Some((time + nanos(wait), asked)),
             Err(_) => {}
@@ -294,11 +341,11 @@ impl Trial {
     fn commit(&mut self, which: usize, back: u64) {
         let Asked { counter, key, amount, .. } = self.held.swap_remove(which % self.held.len());
         let time = self.clock - back;
-        self.tested.commit(self.at(time), counter, &[key], amount);
+        self.tested.commit(self.at(time), counter, &[key], self.load(counter, amount));
         self.oracle.now = self.oracle.now.max(time);
         let now = self.oracle.now;
         let history = self.oracle.history(counter, key);
-        history.held -= amount;
+        history.give_back(amount);
         history.commits.push((now, amount));
     }
 
@@ -326,7 +373,7 @@ impl Trial {
         for Asked { counter, key, amount, .. } in &self.held {
             let block = self.oracle.history(*counter, *key).block(now);
             new.unblock(self.at(now), *counter, &[*key]);
-            new.hold(self.at(now), *counter, ROWS, &[*key], *amount).unwrap();
+            new.hold(self.at(now), *counter, ROWS, &[*key], self.load(*counter, *amount)).unwrap();
             if let Some((_, until)) = block {
                 new.block(self.at(now), *counter, &[*key], self.at(until));
                 self.oracle.history(*counter, *key).block = Some((now, until));
@@ -338,9 +385,16 @@ impl Trial {
 
     /// Sessions of a policy that is forgotten are over; what they hold, their last act may commit.
     fn reload(&mut self, counters: &[Counter]) {
+        let mut counters = counters.to_vec();
+        for (number, counter) in counters.iter_mut().enumerate() {
+            counter.counts = self.oracle.counts(number);
+            if counter.counts == Counts::Values {
+                counter.rows.iter_mut().for_each(|row| row.concurrent = None);
+            }
+        }
         let heirs: Vec<_> = (0..counters.len()).map(Some).collect();
-        self.seats.push(self.tested.seat(counters, &heirs));
-        self.oracle.counters.push(counters.to_vec());
+        self.seats.push(self.tested.seat(&counters, &heirs));
+        self.oracle.counters.push(counters);
         self.oracle.is_mixed = true;
         if self.seats.len() > POLICIES {
             self.tested.leave(&self.seats.remove(0));

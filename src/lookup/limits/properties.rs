@@ -16,6 +16,7 @@ use proptest::proptest;
 
 use super::Counter;
 use super::Counters;
+use super::Counts;
 use super::Exceeded;
 use super::Row;
 use super::bounds::nanos;
@@ -36,7 +37,13 @@ fn row(unit: u64) -> impl Strategy<Value = Row> {
 }
 
 fn counter(unit: u64) -> impl Strategy<Value = Counter> {
-    vec(row(unit), ROWS).prop_map(|rows| Counter { rows, max_keys: usize::MAX })
+    (vec(row(unit), ROWS), weighted(0.4)).prop_map(|(mut rows, is_of_values)| {
+        if is_of_values {
+            rows.iter_mut().for_each(|row| row.concurrent = None);
+        }
+        let counts = if is_of_values { Counts::Values } else { Counts::Amounts };
+        Counter { rows, max_keys: usize::MAX, counts }
+    })
 }
 
 fn unit() -> impl Strategy<Value = u64> {

@@ -147,7 +147,7 @@ impl Rules {
         let number = self.rules.iter().position(unused).unwrap_or(self.rules.len());
         let max_keys = counter.max_keys.min(self.common.max_keys);
         let rule = Rule {
-            bounds: Bounds::default(),
+            bounds: Bounds::new(counter.counts),
             tally: Arc::new(Tally::default()),
             max_keys,
             shards: (max_keys / KEYS_PER_SHARD).clamp(1, self.common.shards),

@@ -89,7 +89,7 @@ mod tests {
     fn named(bounds: &[(Option<&str>, u64)]) -> Counter {
         let row =
             |(whose, amount): &(Option<&str>, u64)| Row { whose: whose.map(Into::into), ..row(&[rate(*amount, 100)]) };
-        Counter { rows: bounds.iter().map(row).collect(), max_keys: usize::MAX }
+        Counter { rows: bounds.iter().map(row).collect(), max_keys: usize::MAX, ..Counter::default() }
     }
 
     #[test]

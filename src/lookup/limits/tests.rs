@@ -24,11 +24,15 @@ pub(super) fn row(rates: &[Rate]) -> Row {
 }
 
 pub(super) fn rates(rates: &[Rate]) -> Counter {
-    Counter { rows: vec![row(rates)], max_keys: usize::MAX }
+    Counter { rows: vec![row(rates)], max_keys: usize::MAX, ..Counter::default() }
 }
 
 pub(super) fn concurrent(bound: u64) -> Counter {
-    Counter { rows: vec![Row { concurrent: Some(bound), ..Row::default() }], max_keys: usize::MAX }
+    Counter {
+        rows: vec![Row { concurrent: Some(bound), ..Row::default() }],
+        max_keys: usize::MAX,
+        ..Counter::default()
+    }
 }
 
 pub(super) fn one(counter: Counter) -> Counters {
@@ -95,7 +99,7 @@ fn a_refusal_reserves_nothing_under_any_rate() {
 #[test]
 fn the_bound_that_takes_longest_is_named() {
     let both = Row { rates: vec![rate(2, 10), rate(2, 100), rate(2, 100)], concurrent: Some(1), ..Row::default() };
-    let counters = one(Counter { rows: vec![both], max_keys: 1000 });
+    let counters = one(Counter { rows: vec![both], max_keys: 1000, ..Counter::default() });
     assert_eq!(send(&counters, 0, KEY, 1), Ok(()));
     assert_eq!(send(&counters, 0, KEY, 1), Ok(()));
     assert_eq!(counters.hold(at(5), 0, 0, KEY, 1), refused(1, 2, 95));
@@ -171,7 +175,7 @@ fn a_forgotten_key_does_not_come_back_in_the_past() {
 #[test]
 fn extremes_neither_overflow_nor_open() {
     let most = Row { rates: vec![rate(u64::MAX, 100)], concurrent: Some(u64::MAX), ..Row::default() };
-    let counters = one(Counter { rows: vec![most], max_keys: 1000 });
+    let counters = one(Counter { rows: vec![most], max_keys: 1000, ..Counter::default() });
     assert_eq!(counters.hold(at(0), 0, 0, KEY, u64::MAX), Ok(()));
     assert_eq!(counters.hold(at(0), 0, 0, KEY, 1), refused(0, u64::MAX, None));
     counters.commit(at(0), 0, KEY, u64::MAX);
@@ -234,6 +238,7 @@ fn of_two_threads_one_gets_the_last_place() {
     let counters = one(Counter {
         rows: vec![Row { rates: vec![rate(1, 100)], concurrent: Some(1), ..Row::default() }],
         max_keys: 1000,
+        ..Counter::default()
     });
     let (barrier, admitted) = (Barrier::new(2), AtomicU64::new(0));
     let race = || {
@@ -286,7 +291,7 @@ fn a_panic_under_the_lock_is_survived() {
 #[test]
 fn each_row_has_bounds_of_its_own() {
     let rows = vec![row(&[rate(1, 100)]), row(&[rate(3, 50), rate(4, 1000)]), row(&[rate(0, 10)]), Row::default()];
-    let counters = one(Counter { rows, max_keys: 1000 });
+    let counters = one(Counter { rows, max_keys: 1000, ..Counter::default() });
     let hold = |now: u64, row: usize, key: &[u8]| {
         counters.hold(at(now), 0, row, key, 1)?;
         counters.commit(at(now), 0, key, 1);
@@ -307,7 +312,7 @@ fn each_row_has_bounds_of_its_own() {
 #[test]
 fn a_key_that_changes_its_row_is_judged_by_all_it_did() {
     let rows = vec![row(&[rate(5, 10)]), row(&[rate(6, 1000)])];
-    let counters = one(Counter { rows, max_keys: 1000 });
+    let counters = one(Counter { rows, max_keys: 1000, ..Counter::default() });
     for now in [0, 20] {
         (0..3).for_each(|_| assert_eq!(send(&counters, now, KEY, 1), Ok(())));
     }
@@ -318,7 +323,8 @@ fn a_key_that_changes_its_row_is_judged_by_all_it_did() {
 /// Nothing refuses what it does, so that its log would have no end.
 #[test]
 fn a_key_without_limits_takes_bounded_memory() {
-    let counters = one(Counter { rows: vec![row(&[rate(1, 100_000)]), Row::default()], max_keys: 1000 });
+    let counters =
+        one(Counter { rows: vec![row(&[rate(1, 100_000)]), Row::default()], max_keys: 1000, ..Counter::default() });
     for now in 0..50_000 {
         assert_eq!(counters.hold(at(now), 0, 1, KEY, 1), Ok(()));
         counters.commit(at(now), 0, KEY, 1);

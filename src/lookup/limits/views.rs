@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_key_is_shown_with_all_that_is_known_of_it() {
         let row = Row { rates: vec![rate(9, 10), rate(9, 100)], whose: Some("vip".into()), concurrent: None };
-        let counters = one(Counter { rows: vec![Row::default(), row.clone()], max_keys: 1000 });
+        let counters = one(Counter { rows: vec![Row::default(), row.clone()], max_keys: 1000, ..Counter::default() });
         assert_eq!(counters.show(at(0), 0, KEY), None);
         for now in [0, 50, 95] {
             assert_eq!(counters.hold(at(now), 0, 1, KEY, 3), Ok(()));

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! magic, version (u32)
-//! header:   length, time of saving, what each counter counts
-//! records:  length, one key of one counter with its charges and its block; as many as there are
+//! header:   length, time of saving, key of the hashes (16 bytes; not before version 2), what each counter counts
+//! records:  length, one key of one counter with its charges and its block; as many as there are. A charge is its age and its
+//!           amount; of a counter of different values, the age and the hash of a value
 //! end:      0 for a length, the number of records, CRC-32 of all before (u32)
 //! ```
 //!
@@ -17,6 +18,7 @@ use std::io::Write;
 
 use crc32fast::Hasher;
 
+use super::super::hashes::HashKey;
 use super::super::limits::Record;
 use super::super::succession::Label;
 
@@ -25,6 +27,8 @@ use super::super::succession::Label;
 pub(super) struct Header {
     /// Nanoseconds from 1970 to the moment from which ages count.
     pub(super) at: u64,
+    /// What the hashes of different values were made with; `None` where there were none yet.
+    pub(super) hash_key: Option<HashKey>,
     /// What records name by their index.
     pub(super) counters: Vec<Label>,
 }
@@ -52,6 +56,7 @@ impl<W: Write> Encoder<W> {
         encoder.write(&MAGIC)?;
         encoder.write(&VERSION.to_le_bytes())?;
         let mut body = header.at.to_le_bytes().to_vec();
+        body.extend_from_slice(&header.hash_key.unwrap_or_default());
         put_length(&mut body, header.counters.len());
         for label in &header.counters {
             for text in [&label.rule, &label.measure, &label.key] {
@@ -129,11 +134,11 @@ impl<R: Read> Decoder<R> {
             return Err(DecodeError::Foreign);
         }
         let version = u32::from_le_bytes(decoder.array("version")?);
-        if version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err(DecodeError::Version(version));
         }
         decoder.read_body("header")?;
-        let header = Fields(&decoder.body).header()?;
+        let header = Fields(&decoder.body).header(version)?;
         decoder.counters = header.counters.len();
         Ok((decoder, header))
     }
@@ -214,8 +219,9 @@ impl<R: Read> Decoder<R> {
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn header(mut self) -> Result<Header, DecodeError> {
+    fn header(mut self, version: u32) -> Result<Header, DecodeError> {
         let at = u64::from_le_bytes(self.array("time of saving")?);
+        let hash_key = if version < HASHES_SINCE { None } else { Some(self.array("key of the hashes")?) };
         let mut counters = Vec::new();
         for _ in 0..self.number("number of counters")? {
             let rule = self.text("name of a rule")?;
@@ -226,7 +232,7 @@ impl<'a> Fields<'a> {
             counters.push(Label { rule, measure, key, windows });
         }
         self.end("end of the header")?;
-        Ok(Header { at, counters })
+        Ok(Header { at, hash_key, counters })
     }
 
     fn record(mut self) -> Result<Record, DecodeError> {
@@ -347,7 +353,10 @@ const LONGEST_BODY: u64 = 1 << 28;
 
 /// The first byte is not ASCII, the last ones are changed by whatever changes line ends (as in PNG, RFC 2083 §12.11).
 const MAGIC: [u8; 8] = *b"\x8fPWS\r\n\x1a\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+const OLDEST_VERSION: u32 = 1;
+/// The version that has different values.
+const HASHES_SINCE: u32 = 2;
 /// Of 64 bits, seven in each byte.
 const LONGEST_NUMBER: usize = 10;
 
@@ -362,7 +371,11 @@ mod tests {
             key: "client/32/64".to_owned(),
             windows: windows.to_vec(),
         };
-        Header { at: 1_763_737_572_000_000_000, counters: vec![label("rate", &[3600, 0, u64::MAX]), label("ü", &[])] }
+        Header {
+            at: 1_763_737_572_000_000_000,
+            hash_key: Some([9; 16]),
+            counters: vec![label("rate", &[3600, 0, u64::MAX]), label("ü", &[])],
+        }
     }
 
     fn records() -> Vec<Record> {
@@ -400,7 +413,7 @@ mod tests {
     #[test]
     fn what_was_written_is_read_again() {
         assert_eq!(decode(&encode(&header(), &records())).unwrap(), (header(), records()));
-        let empty = Header { at: 0, counters: Vec::new() };
+        let empty = Header { at: 0, hash_key: Some([0; 16]), counters: Vec::new() };
         assert_eq!(decode(&encode(&empty, &[])).unwrap(), (empty, Vec::new()));
     }
 
@@ -463,8 +476,21 @@ mod tests {
     fn foreign_files_and_other_versions_are_told_apart() {
         let mut bytes = encode(&header(), &[]);
         assert!(matches!(decode(b"#!/bin/sh\necho precious\n"), Err(DecodeError::Foreign)));
-        bytes[8] = 2;
+        bytes[8] = 3;
         let error = decode(&bytes).unwrap_err().to_string();
-        assert_eq!(error, "a newer version wrote it (format 2, this one reads 1)");
+        assert_eq!(error, "a newer version wrote it (format 3, this one reads 2)");
+    }
+
+    /// Version 1 had no different values, and no key for their hashes.
+    #[test]
+    fn the_version_before_is_read() {
+        let mut bytes = encode(&header(), &records());
+        bytes.truncate(bytes.len() - 4);
+        bytes[8] = 1;
+        assert!(bytes[12] < 0x80, "a length of one byte");
+        bytes[12] -= 16;
+        assert_eq!(bytes.drain(21..37).collect::<Vec<_>>(), [9; 16]);
+        bytes.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
+        assert_eq!(decode(&bytes).unwrap(), (Header { hash_key: None, ..header() }, records()));
     }
 }

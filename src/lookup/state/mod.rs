@@ -12,11 +12,14 @@ mod format;
 use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
+use std::fs::Permissions;
 use std::io;
 use std::io::BufReader;
 use std::io::BufWriter;
 use std::io::Read;
 use std::io::Seek as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +36,7 @@ use super::limits::Cursor;
 use super::limits::Record;
 use super::succession::Heir;
 use super::succession::labels;
+use crate::policy::Measure;
 use format::DecodeError;
 use format::Decoder;
 use format::Encoder;
@@ -93,9 +97,16 @@ impl Store {
         })?;
         let store = Self { directory: directory.to_owned(), _lock: lock };
         // The lock may be older than the right to write.
-        drop(File::create(store.path(NEW))?);
+        drop(store.create()?);
         fs::remove_file(store.path(NEW))?;
         Ok(store)
+    }
+
+    /// The new file. Who may not ask the daemon what it knows of people has no business in it.
+    fn create(&self) -> io::Result<File> {
+        let file = File::options().create(true).truncate(true).write(true).mode(0o600).open(self.path(NEW))?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        Ok(file)
     }
 
     /// Makes the new file the only one, so that this outlives a loss of power, too.
@@ -160,8 +171,8 @@ impl Shared {
 
     fn write(&self, store: &Store) -> io::Result<Saved> {
         let (now, at) = (self.clock.now(), Clock::time_of_day());
-        let header = Header { at: since_1970(at), counters: labels(&self.policy) };
-        let file = BufWriter::with_capacity(BUFFER, File::create(store.path(NEW))?);
+        let header = Header { at: since_1970(at), hash_key: Some(self.hashes.key()), counters: labels(&self.policy) };
+        let file = BufWriter::with_capacity(BUFFER, store.create()?);
         let mut encoder = Encoder::start(file, &header)?;
         let mut cursor = Cursor::default();
         loop {
@@ -191,6 +202,7 @@ impl Shared {
 
         let at = UNIX_EPOCH + Duration::from_nanos(header.at);
         let age = Clock::time_of_day().duration_since(at).unwrap_or_default();
+        let knows_values = header.hash_key.is_none_or(|key| self.hashes.adopt(key));
         let ours = labels(&self.policy);
         let mut heirs: Vec<_> = header.counters.into_iter().map(|label| Heir::of(label, &ours)).collect();
         let now = self.clock.now();
@@ -199,12 +211,17 @@ impl Shared {
                 continue;
             };
             heir.keys += 1;
-            if let Some(counter) = heir.counter {
+            let is_of_values = |counter: &usize| self.counts_values(*counter);
+            if let Some(counter) = heir.counter.filter(|counter| knows_values || !is_of_values(counter)) {
                 self.counters.import(now, older(record, self.seats.counter(counter), age));
             }
         }
         let notes = heirs.iter().filter_map(|heir| heir.note(&ours)).collect();
         Ok(Found::Whole { saved: Saved { at, keys, bytes }, age, notes })
+    }
+
+    fn counts_values(&self, counter: usize) -> bool {
+        self.policy.counters().get(counter).is_some_and(|counter| counter.measure == Measure::Distinct)
     }
 }
 

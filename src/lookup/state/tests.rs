@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
+use super::super::limits::Load;
 use super::*;
 use crate::config::Config;
 use crate::config::Source;
@@ -76,7 +77,8 @@ fn counts_and_blocks_are_there_again() {
     before.counters.block(now, 0, b"bob", now + Duration::from_secs(3600));
     let saved = before.save(&store).unwrap();
     assert_eq!((saved.keys, directory.names()), (2, vec!["counters".to_owned(), "lock".to_owned()]));
-    assert_eq!(saved.bytes, fs::metadata(store.path(FILE)).unwrap().len());
+    let metadata = fs::metadata(store.path(FILE)).unwrap();
+    assert_eq!((saved.bytes, metadata.permissions().mode() & 0o777), (metadata.len(), 0o600));
     let after = shared(&[("rate", RATE)]);
     assert_eq!(whole(after.restore(&store).unwrap()), (2, Vec::new()));
     assert_eq!((charged(&after, 0, b"alice"), after.limit_keys()), (3, 2));
@@ -218,4 +220,32 @@ fn a_save_that_fails_leaves_what_was_saved_before() {
     let after = shared(&[("rate", RATE)]);
     after.restore(&store).unwrap();
     assert_eq!(charged(&after, 0, b"alice"), 3);
+}
+
+/// The hash of a value means the same after a restart, and only for who counts the same values.
+#[test]
+fn different_values_are_known_again() {
+    const NETWORKS: &str = "limit = { key = \"login\", distinct = \"2/hour\", of = \"client/24\" }";
+    const NAMES: &str = "limit = { key = \"login\", distinct = \"2/hour\", of = \"helo\" }";
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    let before = shared(&[("a", NETWORKS), ("b", NETWORKS)]);
+    for (counter, value) in [(0, b"one"), (0, b"two"), (1, b"one")] {
+        let value = Load::Value(before.hashes.of(value));
+        before.counters.commit(before.clock.now(), counter, b"alice", value);
+    }
+    before.save(&store).unwrap();
+    let after = shared(&[("b", NAMES), ("a", NETWORKS)]);
+    let (keys, notes) = whole(after.restore(&store).unwrap());
+    let dropped = "rule `b`, distinct client/24/64 by login: not in this configuration; dropped, keys: 1";
+    assert_eq!((keys, notes), (2, vec![dropped.to_owned()]));
+    let fits = |value| {
+        let value = Load::Value(after.hashes.of(value));
+        after.counters.hold(after.clock.now(), 1, 0, b"alice", value).is_ok()
+    };
+    assert!(fits(b"one") && fits(b"two") && !fits(b"three"));
+    after.save(&store).unwrap();
+    let again = shared(&[("a", NETWORKS)]);
+    again.restore(&store).unwrap();
+    assert_eq!(again.hashes.of(b"one"), before.hashes.of(b"one"));
 }

@@ -8,6 +8,7 @@ use crate::config::Size;
 use crate::facts::Stage;
 use crate::policy::limit::Measure;
 use crate::policy::limit::key_stage;
+use crate::policy::limit::noun;
 
 /// One way in which a rule is judged, before it is put in a plan.
 #[derive(Clone, Copy)]
@@ -38,10 +39,11 @@ pub(super) fn aspects(rule: &config::Rule, questions: &Questions<'_>, barrier: S
         }
         return aspects;
     };
-    let key = limit.key.iter().map(|part| key_stage(*part)).max().unwrap_or(Stage::Connect);
+    let known = |parts: &[KeyPart]| parts.iter().map(|part| key_stage(*part)).max().unwrap_or(Stage::Connect);
+    let (key, of) = (known(&limit.key), known(&limit.of));
     let mut aspects = Vec::new();
     for measure in measures(limit) {
-        let counted = measure.stage().max(key);
+        let counted = measure.stage().max(key).max(if measure == Measure::Distinct { of } else { key });
         aspects.push(Aspect { measure: Some(measure), natural: facts.max(counted), declared: false });
         let repeats = measure == Measure::Messages && by_declared;
         if repeats {
@@ -57,15 +59,15 @@ pub(super) fn aspects(rule: &config::Rule, questions: &Questions<'_>, barrier: S
 
 /// What counts whole messages comes before what counts recipients: judged at the same stage, it speaks for all of them.
 fn measures(limit: &config::Limit) -> Vec<Measure> {
-    let all = [Measure::Connections, Measure::Concurrent, Measure::Messages, Measure::Bytes, Measure::Recipients];
-    all.into_iter()
-        .filter(|measure| match measure {
-            Measure::Concurrent => limit.concurrent.is_some(),
-            Measure::Bytes | Measure::Connections | Measure::Messages | Measure::Recipients => {
-                !rates(limit, *measure).is_empty()
-            }
-        })
-        .collect()
+    let of_messages = [Measure::Messages, Measure::Bytes, Measure::Distinct, Measure::Recipients];
+    let all = [Measure::Connections, Measure::Concurrent].into_iter().chain(of_messages);
+    all.filter(|measure| match measure {
+        Measure::Concurrent => limit.concurrent.is_some(),
+        Measure::Bytes | Measure::Connections | Measure::Distinct | Measure::Messages | Measure::Recipients => {
+            !rates(limit, *measure).is_empty()
+        }
+    })
+    .collect()
 }
 
 pub(super) fn rates(limit: &config::Limit, measure: Measure) -> &[config::Rate] {
@@ -73,6 +75,7 @@ pub(super) fn rates(limit: &config::Limit, measure: Measure) -> &[config::Rate] 
         Measure::Bytes => &limit.bytes,
         Measure::Concurrent => &[],
         Measure::Connections => &limit.connections,
+        Measure::Distinct => &limit.distinct,
         Measure::Messages => &limit.messages,
         Measure::Recipients => &limit.recipients,
     }
@@ -80,8 +83,9 @@ pub(super) fn rates(limit: &config::Limit, measure: Measure) -> &[config::Rate] 
 
 /// Whether what is counted differs between recipients.
 pub(super) fn counts_recipients(limit: &config::Limit, aspect: Aspect) -> bool {
-    let in_key = limit.key.iter().any(|part| matches!(part, KeyPart::Recipient | KeyPart::RecipientDomain));
-    in_key || aspect.measure == Some(Measure::Recipients)
+    let is_of_recipient = |part: &KeyPart| matches!(part, KeyPart::Recipient | KeyPart::RecipientDomain);
+    let values = limit.of.iter().filter(|_| aspect.measure == Some(Measure::Distinct));
+    limit.key.iter().chain(values).any(is_of_recipient) || aspect.measure == Some(Measure::Recipients)
 }
 
 /// A limit as a sentence.
@@ -92,6 +96,13 @@ pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
             let shown =
                 |rate: &config::Rate| format!("at most {} in any {}", Size(rate.amount), config::Span(rate.per));
             limit.bytes.iter().map(shown).collect()
+        }
+        Measure::Distinct => {
+            let shown = |rate: &config::Rate| {
+                let noun = different(&limit.of, rate.amount);
+                format!("at most {} different {noun} in any {}", rate.amount, config::Span(rate.per))
+            };
+            limit.distinct.iter().map(shown).collect()
         }
         Measure::Connections | Measure::Messages | Measure::Recipients => {
             let name = measure.name();
@@ -110,6 +121,20 @@ pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
     };
     let block = limit.block_for.map(|time| format!(", then none for {}", config::Span(time))).unwrap_or_default();
     format!("{} {key}{own}{tries}{block}", bounds.join(" and "))
+}
+
+/// What different values are called, in full.
+fn different(of: &[KeyPart], amount: u64) -> String {
+    let noun = noun(of, amount);
+    match of {
+        [KeyPart::Client { v4: 32, v6: 128 }] => noun.to_owned(),
+        [KeyPart::Client { v4, v6 }] => format!("{noun} (/{v4} for IPv4, /{v6} for IPv6)"),
+        [_] => noun.to_owned(),
+        parts => {
+            let parts: Vec<String> = parts.iter().map(|part| key_name(*part)).collect();
+            format!("{noun} of {}", parts.join(" and "))
+        }
+    }
 }
 
 fn key_name(part: KeyPart) -> String {

@@ -195,6 +195,7 @@ impl<'a> Compiler<'a> {
             counter: self.counter(rule, limit, measure),
             measure,
             key: limit.key.clone(),
+            of: limit.of.clone(),
             overrides: limit.overrides.as_ref().and_then(|name| self.references.overrides(name)),
             charge: limit.charge,
         });
@@ -400,8 +401,8 @@ impl<'a> Compiler<'a> {
             let rows = [default.clone()].into_iter().chain(own).collect();
             let (key, rule) = (limit.key.clone(), rule.name.value.clone());
             let (block_for, max_keys) = (limit.block_for, limit.max_keys);
-            let charge = limit.charge;
-            self.counters.push(Counter { measure, rows, block_for, max_keys, charge, key, rule });
+            let (of, charge) = (limit.of.clone(), limit.charge);
+            self.counters.push(Counter { measure, rows, block_for, max_keys, of, charge, key, rule });
             self.counters.len() - 1
         })
     }
@@ -436,6 +437,7 @@ fn row(default: &Row, own: &Allowances, measure: Measure) -> Row {
         Measure::Bytes => &own.bytes,
         Measure::Concurrent => &own.concurrent,
         Measure::Connections => &own.connections,
+        Measure::Distinct => &own.distinct,
         Measure::Messages => &own.messages,
         Measure::Recipients => &own.recipients,
     };
