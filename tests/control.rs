@@ -236,6 +236,20 @@ fn different_values_are_shown_reset_and_blocked() {
 }
 
 #[test]
+fn a_share_is_shown_with_how_many_were_tried() {
+    let rule = "[[rule]]\nname = \"dictionary\"\nlimit = { key = \"login\", bad_recipients = \"30% of 1/hour\" }\n";
+    let daemon = Daemon::start(&format!("{CONFIG}{rule}"));
+    assert_eq!(message(&daemon), None);
+    let limits = shown(&daemon, &["show", "alice@example.com", "--rule", "dictionary", "--format", "json"]);
+    let object: Value = serde_json::from_str(&limits).unwrap();
+    let bound = &object["limits"][0]["bounds"][0];
+    assert_eq!((&bound["bound"], &bound["amount"]), (&"30% of 1/hour".into(), &30.into()), "{limits}");
+    assert_eq!((&bound["used"], &bound["tried"], &bound["refused"]), (&0.into(), &1.into(), &0.into()), "{limits}");
+    let table = shown(&daemon, &["reset", "alice@example.com", "--rule", "dictionary"]);
+    assert!(table.contains("  bad_recipients  alice@example.com  0% of 0 (30% of 1/hour)  reset"), "{table}");
+}
+
+#[test]
 fn what_cannot_be_found_is_told() {
     let daemon = Daemon::start(CONFIG);
     assert_eq!(complaint(&daemon, &["show", "bob"]), "no limit knows bob");

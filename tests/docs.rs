@@ -128,6 +128,16 @@ fn every_default_reply_is_the_one_in_the_table() {
             "limit = { key = \"login\", distinct = \"5/hour\", of = \"recipient\" }",
             Stage::Rcpt,
         ),
+        (
+            "a limit on `bad_recipients`, at MAIL",
+            "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }",
+            Stage::Mail,
+        ),
+        (
+            "a limit on `bad_recipients`, at RCPT",
+            "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }",
+            Stage::Rcpt,
+        ),
         ("a limit on `connections`", "limit.connections = \"1/hour\"", Stage::Mail),
         ("a limit on `concurrent`", "limit.concurrent = 1", Stage::Mail),
     ] {

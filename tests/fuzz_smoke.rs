@@ -279,6 +279,7 @@ const LINES: &[&str] = &[
     "unless.tls = true",
     "limit = { key = [\"client/1/1\", \"helo\"], bytes = \"1 B/ms\", messages = \"1/hour\" }",
     "limit = { concurrent = 0 }",
+    "limit = { key = \"client\", bad_recipients = [\"0% of 1/ms\", \"99% of 9/week\"], block_for = \"1h\" }",
     "limit = { key = \"login\", distinct = [\"1/s\", \"10000/week\"], of = [\"client/24/56\", \"recipient_domain\"] }",
     "add_header = \"X: {id}\"",
     "reply = \"550 5.7.1 {queue_id} {limit} {list.comment} {recipient}\"",

@@ -166,7 +166,7 @@ fn every_error_and_every_notice_has_a_hint() {
 // What is true of every reply
 
 /// One rule of each kind that has a reply of its own by default, with what it takes to be that kind.
-const KINDS: [&str; 22] = [
+const KINDS: [&str; 23] = [
     "when.authenticated = false",
     "when.client = \"192.0.2.0/24\"",
     "when.client_name = \"unknown\"",
@@ -186,6 +186,7 @@ const KINDS: [&str; 22] = [
     "limit = { key = \"client\", bytes = \"1 GiB/day\" }",
     "limit = { key = \"client\", concurrent = 10 }",
     "limit = { key = \"client\", connections = \"100/hour\" }",
+    "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }",
     "limit = { key = \"login\", distinct = \"5/hour\", of = \"client/24\" }",
     "limit = { key = \"client\", messages = \"100/hour\" }",
     "limit = { key = \"client\", recipients = \"100/hour\" }",

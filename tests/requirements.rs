@@ -73,6 +73,7 @@ const POLICIES: &[&str] = &[
     "[[rule]]\nname = \"r\"\nat = \"end-of-message\"",
     "[[rule]]\nname = \"r\"\nwhen.size = \"> 1\"",
     "[[rule]]\nname = \"r\"\nlimit = { messages = \"1/hour\", recipients = \"1/hour\", bytes = \"1 KiB/hour\" }",
+    "[[rule]]\nname = \"r\"\nlimit = { key = \"client\", bad_recipients = \"0% of 1/hour\" }",
     "[[rule]]\nname = \"r\"\nlimit = { connections = \"1/hour\", concurrent = 1 }",
     "[[rule]]\nname = \"r\"\nwhen.disk_free = { path = \"/\", below = \"1 GiB\" }",
     "[server]\non_error = \"accept\"\n[[rule]]\nname = \"r\"\nwhen.disk_free = { path = \"/\", below = \"1 GiB\" }",
@@ -740,8 +741,11 @@ fn requirement_12_negotiation_takes_what_is_offered_and_needed() {
                 ] {
                     assert!(!needed || !steps.contains(no_reply), "{no_reply:?}");
                 }
-                // RCPT_REJ, MDS and the SKIP reply are never asked for.
-                assert!(!steps.contains(Steps::REFUSED_RECIPIENTS) && !steps.contains(Steps::SKIP));
+                // MDS and the SKIP reply are never asked for, RCPT_REJ only where somebody counts what it shows.
+                let can_tell =
+                    offer.actions.contains(Actions::SET_MACRO_LIST) && offer.steps.contains(Steps::REFUSED_RECIPIENTS);
+                assert_eq!(steps.contains(Steps::REFUSED_RECIPIENTS), needs.refused_recipients && can_tell);
+                assert!(!steps.contains(Steps::SKIP));
             }
         }
     }
@@ -783,6 +787,7 @@ fn requirement_13_codes_are_those_of_the_table_of_defaults() {
         ("rate_bytes", "limit = { bytes = \"1 KiB/hour\" }", "M452 4.3.1"),
         ("rate_distinct", "limit = { distinct = \"5/hour\", of = \"client\" }", "M452 4.3.1"),
         ("rate_distinct at RCPT", "limit = { distinct = \"5/hour\", of = \"recipient\" }", "R450 4.7.1"),
+        ("bad_recipients", "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }", "M452 4.3.1"),
         ("rate_connections", "limit = { connections = \"1/hour\" }", "M421 4.7.0"),
         ("concurrency", "limit = { concurrent = 1 }", "M421 4.7.0"),
         ("auth_required", "when.authenticated = false", "M530 5.7.0"),

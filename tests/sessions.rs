@@ -429,7 +429,7 @@ fn unescaped(text: &str) -> Result<Vec<u8>, String> {
 
 // What is asked
 
-/// `hold RULE/MEASURE KEY add|total N|value V message|connection|instant|attempt|refused [row N]`, `disk PATH`.
+/// `hold RULE/MEASURE KEY add|total N|value V|nothing|try message|connection|instant|attempt|refused [row N]`, `disk PATH`.
 fn shown_query(policy: &Policy, query: &Query) -> String {
     match query {
         Query::DiskFree(number) => format!("disk {}", policy.path(*number).unwrap().display()),
@@ -437,7 +437,9 @@ fn shown_query(policy: &Policy, query: &Query) -> String {
             let counter = &policy.counters()[*counter];
             let amount = match amount {
                 Amount::Add(amount) => format!("add {amount}"),
+                Amount::Nothing => "nothing".to_owned(),
                 Amount::Total(amount) => format!("total {amount}"),
+                Amount::Try => "try".to_owned(),
                 Amount::Value(value) => format!("value {}", shown_key(value)),
             };
             let scope = match scope {
@@ -474,7 +476,7 @@ fn shown_key(mut key: &[u8]) -> String {
     if parts.is_empty() { "*".to_owned() } else { parts.join("|") }
 }
 
-/// `within`, `failed`, `free SIZE`, `exceeded rate N used N [retry SPAN]`, `exceeded at-once used N`.
+/// `within`, `failed`, `free SIZE`, `exceeded rate|share N used N [retry SPAN]`, `exceeded at-once used N`.
 fn parse_answer(text: &str) -> Option<Answer> {
     if let Some(size) = text.strip_prefix("free ") {
         return Some(Answer::Bytes(size.parse::<Size>().ok()?.0));
@@ -492,14 +494,15 @@ fn parse_answer(text: &str) -> Option<Answer> {
                 retry_at: None,
             }))
         }
-        ["exceeded", "rate", rate, "used", used, ref retry @ ..] => {
+        ["exceeded", kind @ ("rate" | "share"), number, "used", used, ref retry @ ..] => {
             let retry_after = match retry {
                 [] => None,
                 ["retry", span] => Some(span.parse::<Span>().ok()?.0),
                 _ => return None,
             };
             let retry_at = retry_after.map(|after| SystemTime::UNIX_EPOCH + NOW + after);
-            let (bound, used) = (Bound::Rate(rate.parse().ok()?), used.parse().ok()?);
+            let (number, used) = (number.parse().ok()?, used.parse().ok()?);
+            let bound = if kind == "rate" { Bound::Rate(number) } else { Bound::Share(number) };
             Some(Answer::Exceeded(Exceeded { row: 0, bound, used, retry_after, retry_at }))
         }
         _ => None,

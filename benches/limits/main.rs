@@ -31,6 +31,7 @@ mod limits;
 /// What the counters need of the crate.
 mod config {
     pub(crate) use postward::config::Rate;
+    pub(crate) use postward::config::Share;
 }
 
 fn main() {

@@ -179,9 +179,13 @@ fn row(limit: &Value, change: &str) -> Cells {
     [text(limit, "rule"), measure, text(limit, "key"), &used, &state].map(|cell| visible(cell).to_string())
 }
 
-/// `42 of 60/10m`
+/// `42 of 60/10m`; of a share `12% of 40 (30% of 20/hour)`
 fn used(bound: &Value, measure: &str) -> String {
-    let used = bound.get("used").and_then(Value::as_u64).unwrap_or_default();
+    let number = |name: &str| bound.get(name).and_then(Value::as_u64);
+    let used = number("used").unwrap_or_default();
+    if let Some(tried) = number("tried") {
+        return format!("{used}% of {tried} ({})", text(bound, "bound"));
+    }
     let used = if measure == "bytes" { Size(used).to_string() } else { used.to_string() };
     format!("{used} of {}", text(bound, "bound"))
 }
@@ -250,6 +254,14 @@ mod tests {
         assert_eq!(row(&limit, "")[3], "3 MiB of 1 GiB/day (override example.com)");
         limit["bounds"] = json!([]);
         assert_eq!(row(&limit, "")[3], "unlimited (override example.com)");
+    }
+
+    #[test]
+    fn of_a_share_it_is_told_of_how_many_it_is() {
+        let mut limit = limit("", None);
+        limit["measure"] = "bad_recipients".into();
+        limit["bounds"] = json!([{"bound": "30% of 20/hour", "amount": 30, "used": 57, "tried": 21, "refused": 12}]);
+        assert_eq!(row(&limit, "")[3], "57% of 21 (30% of 20/hour)");
     }
 
     #[test]

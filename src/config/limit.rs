@@ -10,6 +10,7 @@ use super::document::Fields;
 use super::document::Node;
 use super::document::Value;
 use super::key_part::KeyPart;
+use super::share::Share;
 use super::units::Rate;
 use super::units::Span;
 use super::units::UnitError;
@@ -33,6 +34,8 @@ pub struct Limit {
     pub distinct: Vec<Rate>,
     /// Of what they are values: the parts of one.
     pub of: Vec<KeyPart>,
+    /// Bounds on the share of recipients that are refused.
+    pub bad_recipients: Vec<Share>,
     /// How many connections at once.
     pub concurrent: Option<u64>,
     /// The list of those who have bounds of their own.
@@ -91,6 +94,8 @@ pub struct Allowances {
     pub connections: Option<Allowance>,
     /// On different values.
     pub distinct: Option<Allowance>,
+    /// On the share of recipients that are refused.
+    pub bad_recipients: Option<Allowance>,
     /// On connections at once.
     pub concurrent: Option<Allowance>,
 }
@@ -104,6 +109,8 @@ pub enum Allowance {
     Nothing,
     /// So much in so long, all of it.
     Rates(Vec<Rate>),
+    /// Such shares of so many in so long, all of it.
+    Shares(Vec<Share>),
     /// As much as he likes.
     Unlimited,
 }
@@ -124,6 +131,7 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
         connections: rates(fields.take("connections"), "\"100/hour\"", Rate::parse_count, diagnostics),
         distinct: rates(fields.take("distinct"), "\"5/hour\"", parse_distinct, diagnostics),
         of: key_parts(of, diagnostics).into_iter().map(|part| part.value).collect(),
+        bad_recipients: shares(fields.take("bad_recipients"), diagnostics),
         concurrent: fields.take("concurrent").and_then(|node| node.count(diagnostics)),
         overrides: fields.take("overrides").and_then(|node| list_name(node, diagnostics)),
         block_for: fields.take("block_for").and_then(|node| block(node, diagnostics)),
@@ -140,12 +148,14 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
     }
     if diagnostics.errors() == errors_before {
         check_distinct(&limit, place_of_of, diagnostics);
+        check_charge(&limit, diagnostics);
     }
     let counts_nothing = limit.messages.is_empty()
         && limit.recipients.is_empty()
         && limit.bytes.is_empty()
         && limit.connections.is_empty()
         && limit.distinct.is_empty()
+        && limit.bad_recipients.is_empty()
         && limit.concurrent.is_none();
     if counts_nothing && diagnostics.errors() == errors_before {
         let hint = "add messages, recipients or connections = \"100/hour\", bytes = \"1 GiB/day\", or concurrent = 10";
@@ -158,6 +168,15 @@ fn key_parts(node: Option<Node>, diagnostics: &mut Diagnostics) -> Vec<At<KeyPar
     let nodes = node.into_iter().flat_map(Node::one_or_more);
     let part = |node: Node| node.parse("a part of the key such as \"client\" or \"login\"", diagnostics);
     nodes.filter_map(part).collect()
+}
+
+/// Every recipient that was tried counts, and those refused once more.
+fn check_charge(limit: &Limit, diagnostics: &mut Diagnostics) {
+    if !limit.bad_recipients.is_empty() && limit.charge != Charge::Accepted {
+        let message = "`bad_recipients` counts every recipient that is tried, whatever becomes of the message";
+        let hint = format!("leave out charge = \"{}\", or give what it is for a rule of its own", limit.charge.name());
+        diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
+    }
 }
 
 /// Each value is remembered by itself, so there cannot be any number of them.
@@ -243,6 +262,7 @@ fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
         bytes: Some(allowance.clone()),
         connections: Some(allowance.clone()),
         distinct: Some(allowance.clone()),
+        bad_recipients: Some(allowance.clone()),
         concurrent: Some(allowance),
     };
     if let Some(allowance) = whole(&node) {
@@ -259,8 +279,13 @@ fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
         bytes: rates_of("bytes", "\"1 GiB/day\"", Rate::parse_size),
         connections: rates_of("connections", "\"100/hour\"", Rate::parse_count),
         distinct: rates_of("distinct", "\"5/hour\"", parse_distinct),
+        bad_recipients: None,
         concurrent: None,
     };
+    if let Some(node) = fields.take("bad_recipients") {
+        let allowance = whole(&node).unwrap_or_else(|| Allowance::Shares(shares(Some(node), diagnostics)));
+        allowances.bad_recipients = Some(allowance);
+    }
     if let Some(node) = fields.take("concurrent") {
         allowances.concurrent = whole(&node).or_else(|| node.count(diagnostics).map(Allowance::AtOnce));
     }
@@ -278,6 +303,12 @@ fn whole(node: &Node) -> Option<Allowance> {
     let is_text = |word: &str| matches!(&node.value, Value::String(text) if text == word);
     let is_zero = is_text("0") || matches!(node.value, Value::Integer(0));
     is_zero.then_some(Allowance::Nothing).or_else(|| is_text("unlimited").then_some(Allowance::Unlimited))
+}
+
+fn shares(node: Option<Node>, diagnostics: &mut Diagnostics) -> Vec<Share> {
+    let nodes = node.into_iter().flat_map(Node::one_or_more);
+    let share = |node: Node| node.parse("a share such as \"30% of 20/hour\"", diagnostics);
+    nodes.filter_map(share).map(|share: At<Share>| share.value).collect()
 }
 
 fn rates(

@@ -16,6 +16,7 @@ mod notice;
 mod pattern;
 mod rule;
 mod settings;
+mod share;
 mod template;
 mod units;
 
@@ -57,6 +58,7 @@ pub use settings::OnError;
 pub use settings::PolicySettings;
 pub use settings::Server;
 pub use settings::State;
+pub use share::Share;
 pub use template::Part;
 pub use template::Template;
 pub use template::TemplateError;

@@ -41,6 +41,10 @@ pub enum Amount {
     Add(u64),
     /// As much as makes the scope's holdings of this key exactly this.
     Total(u64),
+    /// Nothing: only whether too many were refused already (bad recipients).
+    Nothing,
+    /// One recipient that is tried; what becomes of it is charged once it is known (bad recipients).
+    Try,
     /// One more of the different values of this key, unless it is one of them already: built as keys are.
     Value(Key),
 }
@@ -82,6 +86,8 @@ pub enum Bound {
     Concurrent,
     /// One of the counter's rates.
     Rate(usize),
+    /// One of its shares.
+    Share(usize),
 }
 
 /// How a counter said no.
@@ -89,9 +95,9 @@ pub enum Bound {
 pub struct Exceeded {
     /// Which of the counter's rows of bounds.
     pub row: usize,
-    /// What said no; of rates, one of the row's.
+    /// What said no; of rates and shares, one of the row's.
     pub bound: Bound,
-    /// What is charged inside the window and reserved; nothing for a block.
+    /// What is charged inside the window and reserved; nothing for a block, hundredths for a share.
     pub used: u64,
     /// When the amount would fit if nothing else happened; `None` if it never will by waiting alone.
     pub retry_after: Option<Duration>,

@@ -35,6 +35,8 @@ pub struct Ledger {
     refusals: BTreeMap<(usize, Key), u64>,
     /// What the recipient of the current command is charged if it is refused.
     recipient_refusals: Vec<Held>,
+    /// Under which counters and rows the recipient of the current command is tried, for whom.
+    tries: Vec<(usize, usize, Key)>,
     /// What of it was added for the current command.
     command: Vec<Held>,
     /// In the order in which it came.
@@ -60,6 +62,7 @@ impl Ledger {
             attempts: BTreeSet::new(),
             refusals: BTreeMap::new(),
             recipient_refusals: Vec::new(),
+            tries: Vec::new(),
             command: Vec::new(),
             connection: Vec::new(),
         }
@@ -73,6 +76,7 @@ impl Ledger {
         self.command.clear();
         self.values.mark();
         self.recipient_refusals.clear();
+        self.tries.clear();
     }
 
     /// Reserves, if there is room under every bound; else nothing.
@@ -80,6 +84,7 @@ impl Ledger {
         let amount = match &hold.amount {
             Amount::Add(_) if hold.scope == Scope::Connection && self.is_connected(hold) => 0,
             Amount::Add(amount) => *amount,
+            Amount::Nothing | Amount::Try => return self.hold_try(hold),
             Amount::Value(value) => return self.hold_value(hold, value),
             Amount::Total(total) => {
                 let held = self.message.get(&(hold.counter, hold.key.clone())).copied().unwrap_or_default();
@@ -120,6 +125,30 @@ impl Ledger {
         Answer::Within
     }
 
+    /// Whether one more may be tried. What becomes of it shows when the command is settled.
+    fn hold_try(&mut self, hold: &Hold) -> Answer {
+        let now = self.shared.clock.now();
+        if let Err(exceeded) = self.shared.hold(now, hold, Load::Try) {
+            return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
+        }
+        if hold.amount == Amount::Try {
+            self.tries.push((hold.counter, hold.row, hold.key.clone()));
+        }
+        Answer::Within
+    }
+
+    /// The recipient of this command was refused, or was not.
+    fn note_tries(&mut self, is_refused: bool) {
+        for (counter, row, key) in self.tries.drain(..) {
+            self.shared.note(self.shared.clock.now(), counter, row, &key, is_refused);
+        }
+    }
+
+    /// Nothing was refused, and the message goes on.
+    pub(super) fn keep(&mut self) {
+        self.note_tries(false);
+    }
+
     /// One more different value, unless this message has it already.
     fn hold_value(&mut self, hold: &Hold, value: &Key) -> Answer {
         let held = HeldValue { counter: hold.counter, key: hold.key.clone(), value: self.shared.hashes.of(value) };
@@ -141,7 +170,9 @@ impl Ledger {
     fn may_be_refused(&mut self, amount: &Amount, held: Held) {
         match amount {
             Amount::Add(_) => self.recipient_refusals.push(held),
-            Amount::Total(_) | Amount::Value(_) => _ = self.refusals.insert((held.counter, held.key), held.amount),
+            Amount::Nothing | Amount::Total(_) | Amount::Try | Amount::Value(_) => {
+                _ = self.refusals.insert((held.counter, held.key), held.amount)
+            }
         }
     }
 
@@ -183,6 +214,7 @@ impl Ledger {
 
     /// The command was refused: what was held for it alone is given back, unless it was the try that counts.
     pub(super) fn roll_back(&mut self) {
+        self.note_tries(true);
         for refused in std::mem::take(&mut self.recipient_refusals) {
             self.shared.commit(self.shared.clock.now(), refused.counter, &refused.key, refused.amount);
         }
@@ -200,12 +232,12 @@ impl Ledger {
     fn shut_out(&self, now: Duration, hold: &Hold, exceeded: limits::Exceeded) -> limits::Exceeded {
         let counter = self.shared.policy.counters().get(hold.counter);
         match (counter.and_then(|counter| counter.block_for), exceeded.by) {
-            (Some(time), By::Concurrent | By::Rate(_)) => {
+            (Some(time), By::Concurrent | By::Rate(_) | By::Share(_)) => {
                 self.shared.block(now, hold.counter, &hold.key, now.saturating_add(time));
                 let longest = exceeded.retry_after.map_or(time, |retry_after| retry_after.max(time));
                 limits::Exceeded { retry_after: Some(longest), ..exceeded }
             }
-            (_, By::Block(_)) | (None, By::Concurrent | By::Rate(_)) => exceeded,
+            (_, By::Block(_)) | (None, By::Concurrent | By::Rate(_) | By::Share(_)) => exceeded,
         }
     }
 
@@ -255,6 +287,7 @@ fn told(exceeded: limits::Exceeded, row: usize) -> Exceeded {
         By::Block(block) => (Bound::Block, ends_after(block)),
         By::Concurrent => (Bound::Concurrent, exceeded.retry_after),
         By::Rate(index) => (Bound::Rate(index), exceeded.retry_after),
+        By::Share(index) => (Bound::Share(index), exceeded.retry_after),
     };
     let retry_at = retry_after.and_then(|after| Clock::time_of_day().checked_add(after));
     Exceeded { row, bound, used: exceeded.used, retry_after, retry_at }
@@ -510,5 +543,42 @@ mod tests {
         ledger.release();
         assert!(matches!(volume(&mut ledger, 200), Answer::Exceeded(_)));
         assert_eq!(volume(&mut ledger, 100), Answer::Within);
+    }
+
+    const DICTIONARY: &str = r#"
+        [[rule]]
+        name = "dictionary"
+        limit = { key = "client", bad_recipients = "50% of 4/hour" }
+    "#;
+
+    /// One RCPT: whether it was tried, and then what became of it.
+    fn tries(ledger: &mut Ledger, amount: Amount, is_refused: bool) -> Answer {
+        let key = Key::from_slice(b"client");
+        ledger.mark();
+        let answer = ledger.hold(&Hold { counter: 0, row: 0, key, amount, scope: Scope::Message });
+        if is_refused {
+            ledger.roll_back()
+        } else {
+            ledger.keep()
+        }
+        answer
+    }
+
+    #[test]
+    fn a_recipient_that_is_tried_is_charged_when_it_is_settled() {
+        let sources = vec![Source { path: "test.toml".into(), text: DICTIONARY.to_owned() }];
+        let (config, mut diagnostics) = Config::read(sources);
+        let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
+        let mut ledger = Ledger::new(Shared::new(Arc::new(policy)));
+        for is_refused in [true, true, false] {
+            assert_eq!(tries(&mut ledger, Amount::Try, is_refused), Answer::Within);
+            assert_eq!(tries(&mut ledger, Amount::Nothing, true), Answer::Within, "nobody was tried");
+        }
+        ledger.release();
+        assert_eq!(tries(&mut ledger, Amount::Try, true), Answer::Within, "three are too few");
+        let Answer::Exceeded(exceeded) = tries(&mut ledger, Amount::Try, false) else { panic!("three of four") };
+        assert_eq!((exceeded.bound, exceeded.used), (Bound::Share(0), 75));
+        let Answer::Exceeded(exceeded) = tries(&mut ledger, Amount::Nothing, false) else { panic!("it was not tried") };
+        assert_eq!(ledger.shared.policy.counters()[0].bound(&exceeded), "50% bad recipients/hour");
     }
 }

@@ -15,6 +15,7 @@ mod succession;
 pub use disk::unusable_path;
 pub use ledger::Ledger;
 pub(crate) use limits::Cursor;
+pub(crate) use limits::Tries;
 pub(crate) use limits::View;
 pub(crate) use operate::ends_after;
 pub use state::Found;
@@ -52,6 +53,7 @@ fn most_keys(counter: &crate::policy::Counter) -> usize {
 /// What the rates of a counter bound.
 const fn counts(measure: Measure) -> Counts {
     match measure {
+        Measure::BadRecipients => Counts::Tries,
         Measure::Distinct => Counts::Values,
         Measure::Bytes | Measure::Concurrent | Measure::Connections | Measure::Messages | Measure::Recipients => {
             Counts::Amounts
@@ -123,6 +125,7 @@ impl Shared {
             let row = |row: &crate::policy::Row| Row {
                 whose: row.whose.clone(),
                 rates: row.rates.clone(),
+                shares: row.shares.clone(),
                 concurrent: row.concurrent,
             };
             let rows = counter.rows.iter().map(row).collect();
@@ -185,7 +188,7 @@ impl Lookup for Ledger {
     fn settle(&mut self, settlement: Settlement) {
         match settlement {
             Settlement::Commit => self.commit(),
-            Settlement::Keep => {}
+            Settlement::Keep => self.keep(),
             Settlement::Release => self.release(),
             Settlement::RollBack => self.roll_back(),
         }

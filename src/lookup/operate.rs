@@ -30,6 +30,12 @@ impl Shared {
         self.counters.commit(now, self.seats.counter(counter), key, load);
     }
 
+    /// Charges one that was tried.
+    pub(super) fn note(&self, now: Duration, counter: usize, row: usize, key: &[u8], is_refused: bool) {
+        let seat = self.seats.row(counter, row);
+        self.counters.note(now, self.seats.counter(counter), seat, key, is_refused);
+    }
+
     /// Lets nothing of a key pass until then.
     pub(super) fn block(&self, now: Duration, counter: usize, key: &[u8], until: Duration) {
         self.counters.block(now, self.seats.counter(counter), key, until);

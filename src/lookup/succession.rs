@@ -86,12 +86,9 @@ fn label(counter: &Counter) -> Label {
         Charge::Accepted => {}
         Charge::Attempts | Charge::Refused => measure = format!("{measure} {}", counter.charge.name()),
     }
-    Label {
-        rule: counter.rule.clone(),
-        measure,
-        key: key.join(", "),
-        windows: counter.rows.iter().flat_map(|row| &row.rates).map(|rate| nanos(rate.per)).collect(),
-    }
+    let of_rates = counter.rows.iter().flat_map(|row| &row.rates).map(|rate| rate.per);
+    let windows = of_rates.chain(counter.rows.iter().flat_map(|row| &row.shares).map(|share| share.per));
+    Label { rule: counter.rule.clone(), measure, key: key.join(", "), windows: windows.map(nanos).collect() }
 }
 
 /// What each counter of a policy counts, by its number.

@@ -69,7 +69,7 @@ const DISK_FULL: [Default; 2] = [
 ];
 const MESSAGE_RATE: [Default; 2] = rate("Message rate limit of {limit} reached, try again later");
 const RECIPIENT_RATE: [Default; 2] = rate("Recipient rate limit of {limit} reached, try again later");
-const DISTINCT_RATE: [Default; 2] = rate("Limit of {limit} reached, try again later");
+const ANY_LIMIT: [Default; 2] = rate("Limit of {limit} reached, try again later");
 const VOLUME_RATE: [Default; 2] = rate("Volume rate limit of {limit} reached, try again later");
 
 /// Whom a rule names, and what it then says; the first that it asks about counts.
@@ -149,7 +149,7 @@ impl Case {
             Self::Rate(Measure::Concurrent) => return TOO_MANY_AT_ONCE,
             Self::DiskFull => DISK_FULL,
             Self::Rate(Measure::Bytes) => VOLUME_RATE,
-            Self::Rate(Measure::Distinct) => DISTINCT_RATE,
+            Self::Rate(Measure::BadRecipients | Measure::Distinct) => ANY_LIMIT,
             Self::Rate(Measure::Messages) => MESSAGE_RATE,
             Self::Rate(Measure::Recipients) => RECIPIENT_RATE,
         };

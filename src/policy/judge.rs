@@ -119,6 +119,10 @@ impl Policy {
         message: &mut MessageStanding,
     ) -> Step {
         while let Some(test) = self.plan(walk.plan).get(walk.test) {
+            if walk.is_refused && !concerns_refused(test) {
+                walk.next_test();
+                continue;
+            }
             let Some(recipient) = next_subject(test, walk, case, message) else {
                 walk.next_test();
                 continue;
@@ -131,7 +135,8 @@ impl Policy {
                 Held::No => {}
                 Held::Yes(exceeded) => {
                     let subject = self.subject(test, walk.id, facts, hit, exceeded);
-                    let matched = (test.purpose == Purpose::Decide).then(|| self.matched(test, &subject));
+                    let is_told = test.purpose == Purpose::Decide && !walk.is_refused;
+                    let matched = is_told.then(|| self.matched(test, &subject));
                     let effect = self.effect(test, &subject);
                     if let Some(matched) = matched
                         && (!self.is_watched(test.rule) || holds_first(test, walk, message))
@@ -263,6 +268,15 @@ enum Held {
     No,
     /// It holds; for a limit, how it was passed.
     Yes(Option<Exceeded>),
+}
+
+/// Whether a test has to do with a recipient that the MTA refuses: it counts such, or exempts from what does.
+fn concerns_refused(test: &Test) -> bool {
+    match (&test.limit, &test.outcome) {
+        (Some(limit), _) => limit.tries,
+        (None, Outcome::Accept | Outcome::Discard | Outcome::Quarantine) => true,
+        (None, Outcome::AddHeader(_) | Outcome::Refuse(_)) => false,
+    }
 }
 
 /// Whether the accepted recipients are judged one by one: past RCPT, where the rule is about recipients.

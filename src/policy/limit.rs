@@ -11,6 +11,7 @@ use super::overrides::Overrides;
 use crate::config::Charge;
 use crate::config::KeyPart;
 use crate::config::Rate;
+use crate::config::Share;
 use crate::config::Size;
 use crate::facts::Amount;
 use crate::facts::Bound;
@@ -50,6 +51,8 @@ pub struct Row {
     pub whose: Option<Arc<str>>,
     /// The bounds for spans of time. An amount of 0 forbids.
     pub rates: Vec<Rate>,
+    /// The bounds on the share of recipients that are refused.
+    pub shares: Vec<Share>,
     /// The bound on what is held at once.
     pub concurrent: Option<u64>,
 }
@@ -68,6 +71,10 @@ impl Counter {
             Bound::Rate(index) => {
                 row.and_then(|row| row.rates.get(index)).map(|rate| self.rate(rate)).unwrap_or_default()
             }
+            Bound::Share(index) => {
+                let share = row.and_then(|row| row.shares.get(index));
+                share.map(|share| format!("{}% bad recipients/{}", share.percent, share.span())).unwrap_or_default()
+            }
         }
     }
 
@@ -82,7 +89,11 @@ impl Counter {
         match self.measure {
             Measure::Bytes => format!("{}{per}", Size(rate.amount)),
             Measure::Distinct => format!("{} {}{per}", rate.amount, noun(&self.of, rate.amount)),
-            Measure::Concurrent | Measure::Connections | Measure::Messages | Measure::Recipients => count,
+            Measure::BadRecipients
+            | Measure::Concurrent
+            | Measure::Connections
+            | Measure::Messages
+            | Measure::Recipients => count,
         }
     }
 }
@@ -107,6 +118,8 @@ pub(super) fn noun(of: &[KeyPart], amount: u64) -> &'static str {
 /// What a counter counts.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Measure {
+    /// The share of recipients that are refused.
+    BadRecipients,
     /// Octets of messages.
     Bytes,
     /// Connections open at once.
@@ -126,6 +139,7 @@ impl Measure {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::BadRecipients => "bad_recipients",
             Self::Bytes => "bytes",
             Self::Concurrent => "concurrent",
             Self::Connections => "connections",
@@ -139,7 +153,7 @@ impl Measure {
     pub(crate) const fn stage(self) -> Stage {
         match self {
             Self::Bytes | Self::Distinct | Self::Messages => Stage::Mail,
-            Self::Concurrent | Self::Connections => Stage::Connect,
+            Self::BadRecipients | Self::Concurrent | Self::Connections => Stage::Connect,
             Self::Recipients => Stage::Rcpt,
         }
     }
@@ -151,7 +165,7 @@ impl Measure {
 
     const fn scope(self) -> Scope {
         match self {
-            Self::Bytes | Self::Distinct | Self::Messages | Self::Recipients => Scope::Message,
+            Self::BadRecipients | Self::Bytes | Self::Distinct | Self::Messages | Self::Recipients => Scope::Message,
             Self::Concurrent => Scope::Connection,
             Self::Connections => Scope::Instant,
         }
@@ -168,6 +182,8 @@ pub(crate) struct Limit {
     pub(crate) of: Vec<KeyPart>,
     pub(crate) overrides: Option<Arc<Overrides>>,
     pub(crate) charge: Charge,
+    /// Of bad recipients: whether one is tried now; else it is only judged.
+    pub(crate) tries: bool,
 }
 
 impl Limit {
@@ -178,6 +194,8 @@ impl Limit {
         let amount = match self.measure {
             Measure::Bytes => Amount::Total(facts.size().filter(|&size| size > 0)?),
             Measure::Messages => Amount::Total(1),
+            Measure::BadRecipients if self.tries => Amount::Try,
+            Measure::BadRecipients => Amount::Nothing,
             Measure::Concurrent | Measure::Connections | Measure::Recipients => Amount::Add(1),
             Measure::Distinct => Amount::Value(key(&self.of, facts)?),
         };
@@ -255,7 +273,7 @@ mod tests {
     use crate::facts::Name;
 
     fn limit(measure: Measure, key: Vec<KeyPart>) -> Limit {
-        Limit { counter: 0, measure, key, of: Vec::new(), overrides: None, charge: Charge::Accepted }
+        Limit { counter: 0, measure, key, of: Vec::new(), overrides: None, charge: Charge::Accepted, tries: false }
     }
 
     fn key(address: &str, v4: u8, v6: u8) -> Key {

@@ -23,6 +23,8 @@ pub struct Needs {
     pub add_headers: bool,
     /// Whether messages are put on hold.
     pub quarantine: bool,
+    /// Whether recipients are counted that the MTA refuses, so that it has to show them.
+    pub refused_recipients: bool,
     /// Whether messages are discarded for some of their recipients only.
     pub delete_recipients: bool,
 }
@@ -44,13 +46,21 @@ impl Needs {
         let at_connect = plans.get(Stage::Connect as usize).into_iter().flatten();
         let counts_connections = at_connect.into_iter().any(|test| test.limit.is_some());
         // What exempts one recipient, exempts it alone from a discard of the whole message below.
-        let exempts = |test: &&Test| matches!(test.outcome, Outcome::Accept | Outcome::Discard | Outcome::Quarantine);
+        let exempts = |test: &&Test| {
+            test.purpose != Purpose::Count
+                && matches!(test.outcome, Outcome::Accept | Outcome::Discard | Outcome::Quarantine)
+        };
         let first_of_recipient = tests().filter(|test| test.of_recipient).filter(exempts).map(|test| test.rule).min();
         let differs = |test: &Test| first_of_recipient.is_some_and(|first| first <= test.rule);
+        let is_tried = |limit: &super::limit::Limit| limit.tries;
+        let refused_recipients = tests().any(|test| test.limit.as_ref().is_some_and(is_tried));
         let counts_octets = |limit: &super::limit::Limit| limit.measure == Measure::Bytes;
         Self {
             answers_connect: answers(Stage::Connect) || counts_connections,
-            answers_rcpt: answers(Stage::Rcpt),
+            // Without a reply Postfix would keep them to itself until something has one: a client that only tries addresses
+            // would be counted when it has gone.
+            answers_rcpt: answers(Stage::Rcpt) || refused_recipients,
+            refused_recipients,
             answers_data: plans.get(Stage::Data as usize).is_some_and(|plan| !plan.is_empty()),
             content: asks_true_size || tests().any(|test| test.limit.as_ref().is_some_and(counts_octets)),
             add_headers: tests().any(|test| matches!(test.outcome, Outcome::AddHeader(_))),

@@ -65,7 +65,9 @@ impl Subject<'_> {
             let (measure, bound) = (counter.measure.name(), counter.bound(&exceeded));
             return Some(match exceeded.bound {
                 Bound::Block => format!("{measure} {bound}"),
-                Bound::Concurrent | Bound::Rate(_) => format!("{measure} {bound} used {}", exceeded.used),
+                Bound::Concurrent | Bound::Rate(_) | Bound::Share(_) => {
+                    format!("{measure} {bound} used {}", used(&exceeded))
+                }
             });
         }
         let hit = self.hit?;
@@ -107,7 +109,7 @@ impl Subject<'_> {
                 return push_shown(text, at.map(humantime::format_rfc3339_seconds));
             }
             Variable::Size => return push_shown(text, self.facts.size().map(Size)),
-            Variable::Used => return push_shown(text, exceeded.map(|exceeded| exceeded.used)),
+            Variable::Used => return push_shown(text, exceeded.as_ref().map(used)),
         };
         text.push_str(&reply::printable(stranger.unwrap_or(UNKNOWN), MAX_VALUE));
     }
@@ -117,6 +119,14 @@ impl Subject<'_> {
             Some((counter, exceeded)) => Some(counter.bound(&exceeded)),
             None => self.size_bound.map(|bound| Size(bound).to_string()),
         }
+    }
+}
+
+/// `12`, and of a share `57%`.
+fn used(exceeded: &Exceeded) -> String {
+    match exceeded.bound {
+        Bound::Share(_) => format!("{}%", exceeded.used),
+        Bound::Block | Bound::Concurrent | Bound::Rate(_) => exceeded.used.to_string(),
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Walk {
     /// The plan that is walked; an earlier one than the stage's where that stage never came.
     pub(super) plan: Stage,
     pub(super) id: DecisionId,
+    /// Whether it is about a recipient that the MTA refuses: then nothing is decided, and only such are counted.
+    pub(super) is_refused: bool,
     /// The next test.
     pub(super) test: usize,
     /// The next recipient, where each is judged for itself.
@@ -42,6 +44,7 @@ impl Walk {
             stage,
             plan: stage,
             id,
+            is_refused: false,
             test: 0,
             recipient: 0,
             answers: SmallVec::new_const(),
@@ -50,6 +53,20 @@ impl Walk {
             watched: Vec::new(),
             matches: Vec::new(),
         }
+    }
+
+    /// A walk for a recipient that the MTA refuses, whatever we say of it.
+    #[must_use]
+    pub const fn refused_by_mta(id: DecisionId) -> Self {
+        let mut walk = Self::new(Stage::Rcpt, id);
+        walk.is_refused = true;
+        walk
+    }
+
+    /// Whether it is one for a recipient that the MTA refuses.
+    #[must_use]
+    pub const fn is_refused_by_mta(&self) -> bool {
+        self.is_refused
     }
 
     /// A walk at the end of the message that begins with the plan of an earlier stage, which the MTA did not show.

@@ -34,6 +34,13 @@ impl Session {
         self.walk_on(walk)
     }
 
+    /// A recipient that the MTA refuses is counted, if some limit counts such.
+    pub(super) fn count_refused(&mut self) -> Action {
+        let walk = Walk::refused_by_mta(self.id);
+        let is_settled = self.transaction.as_ref().is_some_and(|transaction| transaction.is_settled(Stage::Rcpt));
+        if is_settled || self.standing.is_settled() { self.pass(walk) } else { self.walk_on(walk) }
+    }
+
     pub(super) fn walk_on(&mut self, mut walk: Walk) -> Action {
         let mut nothing = MessageStanding::default();
         loop {
@@ -47,6 +54,7 @@ impl Session {
                     self.walk = Some(walk);
                     return Action::Ask(query);
                 }
+                Step::Failed { .. } if walk.is_refused_by_mta() => walk.skip(),
                 Step::Failed { rule, failure } => {
                     let malformed = Policy::malformed(failure);
                     if malformed.is_none() && self.policy.on_error() == OnError::Accept {
@@ -66,6 +74,11 @@ impl Session {
     fn pass(&mut self, mut walk: Walk) -> Action {
         let stage = walk.stage();
         let mut decision = Decision::new(walk.id(), stage, self.owed);
+        if walk.is_refused_by_mta() {
+            self.candidate = None;
+            decision.settlement = Settlement::RollBack;
+            return Action::Decided(Box::new(decision));
+        }
         if let Some(transaction) = &mut self.transaction {
             match (stage, &self.candidate) {
                 (Stage::Rcpt, Some(candidate)) => {

@@ -76,6 +76,8 @@ pub struct Session {
     walk: Option<Walk>,
     /// The recipient being judged.
     candidate: Option<Recipient>,
+    /// Whether the MTA refuses the recipient that follows, whatever we say.
+    refused_by_mta: bool,
     /// Whether the MTA waits for a reply to the current command.
     owed: bool,
     /// A bug was met: from here on everything is answered by `on_error`.
@@ -138,6 +140,7 @@ impl Session {
             finished: None,
             walk: None,
             candidate: None,
+            refused_by_mta: false,
             owed: false,
             broken: false,
             overload: None,
@@ -294,6 +297,8 @@ impl Session {
 
     fn keep_macros(&mut self, macros: Macros<'_>) {
         self.read_by_mta.clear();
+        self.refused_by_mta = false;
+        let shows_refused = self.taken.is_some_and(|taken| taken.steps.contains(Steps::REFUSED_RECIPIENTS));
         if macros.command == b'M' {
             self.mail_macros = Message::default();
         }
@@ -309,6 +314,7 @@ impl Session {
                     self.mail_macros.login = Some(String::from_utf8_lossy(value).to_lowercase().into());
                 }
                 (b'M', b"{mail_addr}") | (b'R', b"{rcpt_addr}") => self.read_by_mta.extend_from_slice(value),
+                (b'R', b"{rcpt_mailer}") => self.refused_by_mta = shows_refused && value == b"error",
                 (b'M', b"i") => self.mail_macros.queue_id = Some(String::from_utf8_lossy(value).into()),
                 (_, b"i") => {
                     if let Some(transaction) = &mut self.transaction {
@@ -355,6 +361,9 @@ impl Session {
     }
 
     fn recipient(&mut self, envelope: Envelope<'_>) -> Result<Action, ProtocolError> {
+        if std::mem::take(&mut self.refused_by_mta) {
+            return self.recipient_refused_by_mta(envelope);
+        }
         let address = self.address(envelope);
         let transaction = self.open("RCPT")?;
         transaction.seen_recipients += 1;
@@ -366,6 +375,17 @@ impl Session {
             return Ok(self.refuse(walk, refusal));
         }
         Ok(self.judge(Stage::Rcpt))
+    }
+
+    /// It is shown because some limit counts such. It never was a recipient of the message, and our reply changes nothing.
+    fn recipient_refused_by_mta(&mut self, envelope: Envelope<'_>) -> Result<Action, ProtocolError> {
+        // {rcpt_addr} is the text of the MTA's refusal.
+        self.read_by_mta.clear();
+        let address = self.address(envelope);
+        let transaction = self.open("RCPT")?;
+        let position = transaction.standing.recipients() as u64 + 1;
+        self.candidate = Some(Recipient { address, written: envelope.address.into(), position });
+        Ok(self.count_refused())
     }
 
     fn address(&mut self, envelope: Envelope<'_>) -> Address {

@@ -45,10 +45,14 @@ impl Negotiation {
     #[must_use]
     pub fn new(offer: Offer, needs: &Needs, transport: Transport) -> Self {
         let actions = wanted_actions(needs);
+        // Only {rcpt_mailer} tells that a recipient is refused, and an MTA that takes no list of macros may leave it out.
+        let can_tell = offer.actions.contains(Actions::SET_MACRO_LIST);
+        let is_wanted = needs.refused_recipients && can_tell;
+        let refused = if is_wanted { Steps::REFUSED_RECIPIENTS } else { Steps::default() };
         let taken = Offer {
             version: offer.version.min(MAX_VERSION),
             actions: offer.actions & (actions | Actions::SET_MACRO_LIST),
-            steps: offer.steps & wanted_steps(needs, transport),
+            steps: offer.steps & (wanted_steps(needs, transport) | refused),
         };
         Self { taken, missing: Actions(actions.0 & !offer.actions.0) }
     }
@@ -67,8 +71,13 @@ impl Negotiation {
 
     /// Appends the answer.
     pub fn encode(&self, out: &mut BytesMut) {
+        let mut macros = MACROS;
+        if self.taken.steps.contains(Steps::REFUSED_RECIPIENTS) {
+            let of_recipient = macros.iter_mut().find(|(stage, _)| *stage == MacroStage::Recipient);
+            of_recipient.into_iter().for_each(|(_, names)| *names = "i {rcpt_addr} {rcpt_mailer}");
+        }
         let names_macros = self.taken.actions.contains(Actions::SET_MACRO_LIST);
-        let macros: &[_] = if names_macros { &MACROS } else { &[] };
+        let macros: &[_] = if names_macros { &macros } else { &[] };
         Response::Negotiate { taken: self.taken, macros }.encode(out);
     }
 }
@@ -161,6 +170,7 @@ mod tests {
             add_headers: true,
             quarantine: true,
             delete_recipients: true,
+            refused_recipients: true,
         };
         for (version, steps) in [(2, 0x7f), (3, 0x17f), (4, 0x37f), (6, 0x1f_ffff), (7, 0x3f_ffff)] {
             let offer = Offer { version, actions: Actions(0x03f), steps: Steps(steps) };
@@ -170,6 +180,23 @@ mod tests {
                 assert!(offer.actions.contains(taken.actions) && offer.steps.contains(taken.steps), "{taken:?}");
             }
         }
+    }
+
+    /// Who is shown what the MTA refuses must be able to tell it from what it takes.
+    #[test]
+    fn refused_recipients_are_asked_for_only_where_they_are_counted_and_can_be_told() {
+        let needs = Needs { refused_recipients: true, ..Needs::default() };
+        let shown = |offer, needs| taken(offer, needs, Transport::Unix).steps.contains(Steps::REFUSED_RECIPIENTS);
+        assert!(shown(POSTFIX, needs) && !shown(POSTFIX, Needs::default()));
+        assert!(!shown(Offer { actions: Actions(0x0ff), ..POSTFIX }, needs), "no list of macros");
+        assert!(!shown(Offer { steps: Steps(0x3ff), ..POSTFIX }, needs), "not offered");
+        let macros = |needs| {
+            let mut out = BytesMut::new();
+            Negotiation::new(POSTFIX, &needs, Transport::Unix).encode(&mut out);
+            String::from_utf8_lossy(&out).into_owned()
+        };
+        assert!(macros(needs).contains("i {rcpt_addr} {rcpt_mailer}\0"));
+        assert!(!macros(Needs::default()).contains("{rcpt_mailer}"));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use crate::site::RECIPIENT;
 use crate::site::SENDER;
 use crate::site::Site;
 use crate::site::message_of;
+use crate::site::on;
 use crate::site::on_both;
 use crate::site::on_both_with;
 use crate::support::Mta;
@@ -277,6 +278,76 @@ fn a_third_different_value_of_two_is_one_too_many() {
         let mut other = site.client();
         other.mail("<b@example.net>").ok();
         client.mail("<c@example.net>").is(reached);
+    });
+}
+
+/// Postfix knows these users, and refuses all others by itself.
+const KNOWN_USERS: [&str; 5] = [
+    "--xclient",
+    "--set",
+    "local_recipient_maps=inline:{user=x, one=x, two=x}",
+    "--set",
+    "smtpd_hard_error_limit=1000",
+];
+
+const DICTIONARY: &str = "[[rule]]\nname = \"trap\"\nwhen.recipient = \"trap@example.test\"\n\
+    [[rule]]\nname = \"dictionary\"\n\
+    limit = { key = \"client\", bad_recipients = \"50% of 4/hour\", block_for = \"1h\" }\n\
+    reply = \"451 4.7.28 Bad: {used} of {limit}\"\n";
+
+#[test]
+fn who_tries_unknown_users_is_shut_out_and_nobody_else() {
+    let unknown = |name: &str| {
+        format!("550 5.1.1 <{name}@example.test>: Recipient address rejected: User unknown in local recipient table")
+    };
+    on(Mta::Postfix, &KNOWN_USERS, DICTIONARY, |site| {
+        let (mut bad, mut good) = (site.client(), site.client());
+        bad.becomes("NAME=bad.example.net ADDR=192.0.2.9", "bad.example.net[192.0.2.9]");
+        good.becomes("NAME=good.example.net ADDR=192.0.2.10", "good.example.net[192.0.2.10]");
+        bad.mail(SENDER).ok();
+        bad.rcpt("<one@example.test>").ok();
+        // What Postfix refuses no rule judges.
+        for name in ["adam", "trap"] {
+            bad.rcpt(&format!("<{name}@example.test>")).is(&unknown(name));
+        }
+        bad.rcpt("<two@example.test>").ok();
+        // Two of four are half, and no more: that is no reason yet.
+        bad.rcpt("<carl@example.test>").is(&unknown("carl"));
+        // Three of five are more. Our answer to one that Postfix refuses changes nothing.
+        bad.rcpt("<one@example.test>").is("451 4.7.28 Bad: 60% of 50% bad recipients/hour");
+        bad.rcpt("<dora@example.test>").is(&unknown("dora"));
+        bad.rset();
+        bad.mail(SENDER).starts("451 4.7.28 Bad: 0 of blocked until 2");
+        // A good one may be mistaken once, and a message with one that is refused has the others.
+        good.mail(SENDER).ok();
+        good.rcpt("<one@example.test>").ok();
+        good.rcpt("<eve@example.test>").is(&unknown("eve"));
+        good.rcpt("<user@example.test>").ok();
+        good.data(MESSAGE).ok();
+        for _ in 0..5 {
+            good.delivers();
+        }
+    });
+}
+
+/// A recipient that a rule below refuses is as bad as one that Postfix refuses; one that the message had is charged once.
+#[test]
+fn what_our_own_rules_refuse_counts_like_what_postfix_refuses() {
+    let rules = "[[rule]]\nname = \"dictionary\"\nlimit = { key = \"sender\", bad_recipients = \"50% of 4/hour\" }\n\
+        [[rule]]\nname = \"former\"\nwhen.recipient = [\"adam@example.test\", \"berta@example.test\"]\n\
+        reply = \"550 5.1.1 No longer with us\"\n";
+    on_both(rules, |site| {
+        let mut client = site.client();
+        client.mail(SENDER).ok();
+        client.rcpt("<one@example.test>").ok();
+        for name in ["adam", "berta", "adam"] {
+            client.rcpt(&format!("<{name}@example.test>")).is("550 5.1.1 No longer with us");
+        }
+        let reached = "Limit of 50% bad recipients/hour reached, try again later";
+        client.rcpt("<two@example.test>").is(&format!("450 4.7.1 {reached}"));
+        client.data(MESSAGE).ok();
+        client.mail(SENDER).is(&format!("452 4.3.1 {reached}"));
+        client.delivers_from("<other@example.net>");
     });
 }
 

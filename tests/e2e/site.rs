@@ -470,7 +470,9 @@ impl Client<'_> {
             "503 5.5.1 Error: ",
             "554 5.5.1 Error: no valid recipients",
         ];
-        !MTAS_OWN.iter().any(|own| reply.text().starts_with(own))
+        let of_recipient = ["Recipient address rejected: User unknown", "... User unknown"];
+        let is_unknown = of_recipient.iter().any(|text| reply.text().contains(text));
+        !is_unknown && !MTAS_OWN.iter().any(|own| reply.text().starts_with(own))
     }
 
     fn answer(&self, reply: Reply, argument: &str) -> Answer {

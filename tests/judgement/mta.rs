@@ -398,7 +398,10 @@ impl<'a> Mta<'a> {
                 policy::Measure::Bytes => model::Measure::Bytes,
                 policy::Measure::Messages => model::Measure::Messages,
                 policy::Measure::Recipients => model::Measure::Recipients,
-                policy::Measure::Concurrent | policy::Measure::Connections | policy::Measure::Distinct => {
+                policy::Measure::BadRecipients
+                | policy::Measure::Concurrent
+                | policy::Measure::Connections
+                | policy::Measure::Distinct => {
                     unreachable!("not in the model")
                 }
             };
@@ -447,7 +450,7 @@ impl Ledger {
         let wanted = match hold.amount {
             Amount::Add(amount) => held + amount,
             Amount::Total(total) => total,
-            Amount::Value(_) => unreachable!("no policy here counts different values"),
+            Amount::Nothing | Amount::Try | Amount::Value(_) => unreachable!("not in the model"),
         };
         let bound = self.policy.counters()[hold.counter].rows[0].rates.iter().map(|rate| rate.amount).min().unwrap();
         if charged + wanted > bound {

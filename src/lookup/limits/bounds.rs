@@ -14,6 +14,8 @@ use super::Load;
 use super::Row;
 use super::charges::Charges;
 use super::entry::Blocked;
+use super::tries::ShareBound;
+use super::tries::Tries;
 
 /// Rows of bounds, of all policies that count with a counter. A row keeps its number as long as one of them has it.
 #[derive(Clone, Default)]
@@ -39,6 +41,7 @@ struct Seated {
 struct RowBounds {
     written: Arc<Row>,
     rates: Vec<RateBound>,
+    shares: Vec<ShareBound>,
     concurrent: Option<u64>,
 }
 
@@ -54,10 +57,11 @@ pub(super) struct Refusal {
     pub(super) until: u64,
 }
 
-enum Refuser {
+pub(super) enum Refuser {
     Block { since: u64 },
     Concurrent,
     Rate(usize),
+    Share(usize),
 }
 
 /// The rows that there were, by number: for which keys.
@@ -135,22 +139,43 @@ impl Bounds {
         let amount = load.amount();
         let rates = row.rates.iter().enumerate().filter(|(_, rate)| !rate.has_already(load, charges, now));
         let rates = rates.filter_map(|(index, rate)| rate.refusal(index, charges, held, now, amount));
+        let rates = rates.map(|refusal| Refusal { used: self.counted(refusal.used), ..refusal });
         let concurrent = row.concurrent.filter(|bound| amount > bound.saturating_sub(held));
         let concurrent = concurrent.map(|_| Refusal { by: Refuser::Concurrent, used: held, until: NEVER });
-        rates.chain(concurrent).min_by_key(|refusal| Reverse(refusal.until)).map_or(Ok(()), Err)
+        let shares = row.shares.iter().enumerate();
+        let shares = shares.filter_map(|(index, share)| share.refusal(index, charges, now));
+        rates.chain(shares).chain(concurrent).min_by_key(|refusal| Reverse(refusal.until)).map_or(Ok(()), Err)
     }
 
     /// When there is room again for anything at all, if there is none now and nothing is held.
     pub(super) fn full_until(&self, row: usize, charges: &Charges, now: u64) -> Option<u64> {
         let row = self.row(row)?;
-        let refusals = row.rates.iter().filter_map(|rate| rate.refusal(0, charges, 0, now, 1));
+        let shares = row.shares.iter().filter_map(|share| share.refusal(0, charges, now));
+        let refusals = row.rates.iter().filter_map(|rate| rate.refusal(0, charges, 0, now, 1)).chain(shares);
         refusals.map(|refusal| refusal.until).filter(|until| *until != NEVER).max()
     }
 
     /// What is charged in each window of the row.
     pub(super) fn used(&self, row: usize, charges: &Charges, now: u64) -> Vec<u64> {
         let rates = self.row(row).map_or(&[][..], |row| &row.rates);
-        rates.iter().map(|rate| charges.charged(now, rate.per)).collect()
+        rates.iter().map(|rate| self.counted(charges.charged(now, rate.per))).collect()
+    }
+
+    /// A sum of charges as a count; of tries, all of them.
+    fn counted(&self, charged: u64) -> u64 {
+        if self.counts == Counts::Tries { Tries::of(charged).tried.into() } else { charged }
+    }
+
+    /// What was tried in the window of each share of the row.
+    pub(super) fn tries(&self, row: usize, charges: &Charges, now: u64) -> Vec<Tries> {
+        let shares = self.row(row).map_or(&[][..], |row| &row.shares);
+        shares.iter().map(|share| Tries::of(charges.charged(now, share.per))).collect()
+    }
+
+    /// How much is charged in the longest window of all rows; of tries, those refused.
+    pub(super) fn charged(&self, charges: &Charges, now: u64) -> u64 {
+        let charged = charges.charged(now, self.longest);
+        if self.counts == Counts::Tries { Tries::of(charged).refused.into() } else { charged }
     }
 
     /// How exactly charges are dated. Where no rate bounds how many there are, a part of the longest window does.
@@ -181,7 +206,8 @@ impl Bounds {
 
     fn measure(&mut self) {
         let rates = || self.seated().flat_map(|(_, seated)| &seated.row.rates);
-        let longest = rates().map(|rate| rate.per).max().unwrap_or(0);
+        let shares = self.seated().flat_map(|(_, seated)| &seated.row.shares);
+        let longest = rates().map(|rate| rate.per).chain(shares.map(|share| share.per)).max().unwrap_or(0);
         let most = rates().map(|rate| rate.amount).max().unwrap_or(0);
         self.longest = longest;
         self.most_values = usize::try_from(most).unwrap_or(usize::MAX).max(UNBOUNDED_VALUES);
@@ -193,7 +219,8 @@ impl RowBounds {
     fn new(row: &Row) -> Self {
         let rates = row.rates.iter();
         let rates = rates.map(|rate| RateBound { amount: rate.amount, per: nanos(rate.per).max(1) }).collect();
-        Self { written: Arc::new(row.clone()), rates, concurrent: row.concurrent }
+        let shares = row.shares.iter().map(ShareBound::new).collect();
+        Self { written: Arc::new(row.clone()), rates, shares, concurrent: row.concurrent }
     }
 }
 
@@ -201,7 +228,7 @@ impl RateBound {
     /// Whether it is a value that is in the window already, and so is not one more. Where nothing is allowed, none is.
     fn has_already(&self, load: Load, charges: &Charges, now: u64) -> bool {
         match load {
-            Load::Amount(_) => false,
+            Load::Amount(_) | Load::Try => false,
             Load::Value(value) => {
                 self.amount > 0 && charges.values().is_some_and(|values| values.has(value, now, self.per))
             }
@@ -221,6 +248,10 @@ impl RateBound {
 }
 
 impl Refusal {
+    pub(super) const fn new(by: Refuser, used: u64, until: u64) -> Self {
+        Self { by, used, until }
+    }
+
     pub(super) const fn blocked(block: &Blocked) -> Self {
         Self { by: Refuser::Block { since: block.since }, used: 0, until: block.until }
     }
@@ -233,6 +264,7 @@ impl Refusal {
             }
             Refuser::Concurrent => By::Concurrent,
             Refuser::Rate(index) => By::Rate(index),
+            Refuser::Share(index) => By::Share(index),
         };
         Exceeded { by, used: self.used, retry_after: (self.until != NEVER).then_some(left) }
     }

@@ -44,6 +44,7 @@ impl Entry {
     pub(super) fn hold(&mut self, load: Load) {
         match load {
             Load::Amount(amount) => self.held = self.held.saturating_add(amount),
+            Load::Try => {}
             Load::Value(value) => self.change_values(|values| values.hold(value)),
         }
     }
@@ -51,6 +52,7 @@ impl Entry {
     pub(super) fn release(&mut self, load: Load) {
         match load {
             Load::Amount(amount) => self.held = self.held.saturating_sub(amount),
+            Load::Try => {}
             Load::Value(value) => self.change_values(|values| values.release(value)),
         }
     }
@@ -63,6 +65,7 @@ impl Entry {
                 self.held = self.held.saturating_sub(amount);
                 self.charges.charge(now, amount, bounds.grain(self.row()));
             }
+            Load::Try => {}
             Load::Value(value) => self.change_values(|values| values.charge(value, now, bounds.most_values)),
         }
     }

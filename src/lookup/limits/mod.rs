@@ -31,11 +31,13 @@ mod shard;
 mod slab;
 #[cfg(test)]
 mod tests;
+mod tries;
 mod values;
 mod views;
 
 pub(crate) use carry::Record;
 pub(crate) use rules::Seats;
+pub(crate) use tries::Tries;
 pub(crate) use views::Cursor;
 pub(crate) use views::Stats;
 pub(crate) use views::View;
@@ -51,6 +53,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::config::Rate;
+use crate::config::Share;
 use bounds::NEVER;
 use bounds::Refusal;
 use bounds::nanos;
@@ -79,6 +82,8 @@ pub(crate) enum Counts {
     /// Amounts.
     #[default]
     Amounts,
+    /// Those tried, and those of them refused.
+    Tries,
     /// Different values, each once in a window, however often it was charged.
     Values,
 }
@@ -88,6 +93,8 @@ pub(crate) enum Counts {
 pub(crate) enum Load {
     /// So much.
     Amount(u64),
+    /// Nothing that is held: one that is tried. What becomes of it is charged by [`Counters::note`].
+    Try,
     /// This one: a hash of what it stands for.
     Value(u64),
 }
@@ -97,7 +104,7 @@ impl Load {
     const fn amount(self) -> u64 {
         match self {
             Self::Amount(amount) => amount,
-            Self::Value(_) => 1,
+            Self::Try | Self::Value(_) => 1,
         }
     }
 }
@@ -115,6 +122,8 @@ pub(crate) struct Row {
     pub(crate) whose: Option<Arc<str>>,
     /// Bounds on what is committed within a time, plus what is held. An amount of 0 forbids.
     pub(crate) rates: Vec<Rate>,
+    /// Bounds on how many of those tried are refused, in a counter of such.
+    pub(crate) shares: Vec<Share>,
     /// Bound on what is held at the same time.
     pub(crate) concurrent: Option<u64>,
 }
@@ -124,7 +133,7 @@ pub(crate) struct Row {
 pub(crate) struct Exceeded {
     /// What it was.
     pub(crate) by: By,
-    /// How much of that bound is used: committed inside the window, plus held. 0 for a block.
+    /// How much of that bound is used: committed inside the window, plus held. 0 for a block, hundredths for a share.
     pub(crate) used: u64,
     /// When the same amount will fit, counted from the `now` of the call, if nothing else happens until then. `None`:
     /// never, unless something that is held is released or committed (or not even then, above the bound itself).
@@ -140,6 +149,8 @@ pub(crate) enum By {
     Concurrent,
     /// Index in [`Row::rates`].
     Rate(usize),
+    /// Index in [`Row::shares`].
+    Share(usize),
 }
 
 /// A block, seen from the `now` of a call.
@@ -297,6 +308,9 @@ impl Locked<'_> {
         };
         let Some(slot) = self.find(name) else {
             rule.bounds.check(row, &charges::Charges::None, 0, now, load)?;
+            if load == Load::Try {
+                return Ok(());
+            }
             let slot = self.insert(rule, name);
             if let Some(entry) = self.entry(slot) {
                 entry.hold(load);

@@ -25,8 +25,9 @@ use super::locked;
 use super::order::Order;
 use super::tests::at;
 use crate::config::Rate;
+use crate::config::Share;
 
-/// What happened to one key. Of a counter of different values, an amount is a value.
+/// What happened to one key. Of a counter of different values, an amount is a value; of tries, whether it was refused.
 #[derive(Clone, Default)]
 struct History {
     counts: Counts,
@@ -53,6 +54,7 @@ impl History {
     fn charged(&self, now: u64, per: u64) -> u64 {
         match self.counts {
             Counts::Amounts => self.inside(now, per).sum(),
+            Counts::Tries => self.inside(now, per).count() as u64,
             Counts::Values => self.inside(now, per).collect::<BTreeSet<_>>().len() as u64,
         }
     }
@@ -64,6 +66,7 @@ impl History {
     fn used(&self, rate: Rate, now: u64) -> u64 {
         match self.counts {
             Counts::Amounts => self.charged(now, nanos(rate.per)) + self.held(),
+            Counts::Tries => self.charged(now, nanos(rate.per)),
             Counts::Values => self.values(rate, now).len() as u64,
         }
     }
@@ -75,9 +78,26 @@ impl History {
     fn fits(&self, rate: Rate, now: u64, amount: u64) -> bool {
         match self.counts {
             Counts::Amounts => self.used(rate, now) + amount <= rate.amount,
+            Counts::Tries => rate.amount > 0,
             Counts::Values if rate.amount == 0 => false,
             Counts::Values => self.values(rate, now).contains(&amount) || self.used(rate, now) < rate.amount,
         }
+    }
+
+    /// Hundredths that were refused, if that is over the share.
+    fn over(&self, share: &Share, now: u64) -> Option<u64> {
+        let tries: Vec<u64> = self.inside(now, nanos(share.per)).collect();
+        let (refused, tried) = (tries.iter().sum::<u64>(), tries.len() as u64);
+        let is_over = tried >= share.least && refused * 100 > share.percent * tried;
+        is_over.then(|| refused * 100 / tried)
+    }
+
+    /// The first moment at which it is not over any more.
+    fn ends(&self, share: &Share, now: u64) -> u64 {
+        let mut moments: Vec<u64> = self.commits.iter().map(|(time, _)| time + nanos(share.per)).collect();
+        moments.retain(|moment| *moment > now);
+        moments.sort_unstable();
+        moments.into_iter().find(|moment| self.over(share, *moment).is_none()).unwrap()
     }
 
     fn give_back(&mut self, amount: u64) {
@@ -136,6 +156,12 @@ impl Oracle {
                 report(Exceeded { by: By::Rate(index), used, retry_after: fits.map(|time| at(time - asked)) });
             }
         }
+        for (index, share) in row.shares.iter().enumerate() {
+            if let Some(used) = history.over(share, now) {
+                let retry_after = Some(at(history.ends(share, now) - asked));
+                report(Exceeded { by: By::Share(index), used, retry_after });
+            }
+        }
         if row.concurrent.is_some_and(|bound| history.held() + amount > bound) {
             report(Exceeded { by: By::Concurrent, used: history.held(), retry_after: None });
         }
@@ -160,8 +186,9 @@ impl Oracle {
 
     fn longest(&self, counter: usize) -> u64 {
         let rows = self.counters.iter().flat_map(|policy| &policy[counter].rows);
-        let rates = rows.flat_map(|row| &row.rates);
-        rates.map(|rate| nanos(rate.per)).max().unwrap_or(0)
+        let spans =
+            rows.flat_map(|row| row.rates.iter().map(|rate| rate.per).chain(row.shares.iter().map(|share| share.per)));
+        spans.map(nanos).max().unwrap_or(0)
     }
 
     /// How many keys must still be known.
@@ -262,6 +289,7 @@ impl Trial {
     fn load(&self, counter: usize, amount: u64) -> Load {
         match self.oracle.counts(counter) {
             Counts::Amounts => Load::Amount(amount),
+            Counts::Tries => Load::Try,
             Counts::Values => Load::Value(amount),
         }
     }
@@ -291,7 +319,9 @@ impl Trial {
             Event::Release { which } => {
                 let Asked { counter, key, amount, .. } = self.held.swap_remove(which % self.held.len());
                 self.tested.release(counter, &[key], self.load(counter, amount));
-                self.oracle.history(counter, key).give_back(amount);
+                if self.oracle.counts(counter) != Counts::Tries {
+                    self.oracle.history(counter, key).give_back(amount);
+                }
             }
             Event::Reset { counter, key } => {
                 self.oracle.now = self.oracle.now.max(self.clock);
@@ -329,7 +359,9 @@ impl Trial {
             Ok(()) if self.load(counter, amount) == Load::Amount(0) => {}
             Ok(()) => {
                 self.held.push(asked);
-                self.oracle.history(counter, key).held.push(amount);
+                if self.oracle.counts(counter) != Counts::Tries {
+                    self.oracle.history(counter, key).held.push(amount);
+                }
             }
             Err(Exceeded { retry_after: Some(wait), .. }) => self.refused = Some((time + nanos(wait), asked)),
             Err(_) => {}
@@ -339,10 +371,17 @@ impl Trial {
     }
 
     fn commit(&mut self, which: usize, back: u64) {
-        let Asked { counter, key, amount, .. } = self.held.swap_remove(which % self.held.len());
+        let Asked { counter, row, key, amount, .. } = self.held.swap_remove(which % self.held.len());
         let time = self.clock - back;
-        self.tested.commit(self.at(time), counter, &[key], self.load(counter, amount));
         self.oracle.now = self.oracle.now.max(time);
+        if self.oracle.counts(counter) == Counts::Tries {
+            let is_refused = amount / self.unit % 2 == 1;
+            self.tested.note(self.at(time), counter, row, &[key], is_refused);
+            let now = self.oracle.now;
+            self.oracle.history(counter, key).commits.push((now, is_refused.into()));
+            return;
+        }
+        self.tested.commit(self.at(time), counter, &[key], self.load(counter, amount));
         let now = self.oracle.now;
         let history = self.oracle.history(counter, key);
         history.give_back(amount);
@@ -388,9 +427,7 @@ impl Trial {
         let mut counters = counters.to_vec();
         for (number, counter) in counters.iter_mut().enumerate() {
             counter.counts = self.oracle.counts(number);
-            if counter.counts == Counts::Values {
-                counter.rows.iter_mut().for_each(|row| row.concurrent = None);
-            }
+            counter.rows.iter_mut().for_each(|row| fit(row, counter.counts));
         }
         let heirs: Vec<_> = (0..counters.len()).map(Some).collect();
         self.seats.push(self.tested.seat(&counters, &heirs));
@@ -450,6 +487,21 @@ pub(super) fn check_orders(counters: &Counters) {
     for (counter, tally) in tallied.into_iter().enumerate() {
         let stats = counters.stats(counter);
         assert_eq!((stats.keys, stats.limited, stats.blocked), tally);
+    }
+}
+
+/// Leaves of a row what bounds such counts.
+pub(super) fn fit(row: &mut Row, counts: Counts) {
+    match counts {
+        Counts::Amounts => row.shares.clear(),
+        Counts::Tries => {
+            row.rates.retain(|rate| rate.amount == 0 || rate.amount == u64::MAX);
+            row.concurrent = None;
+        }
+        Counts::Values => {
+            row.shares.clear();
+            row.concurrent = None;
+        }
     }
 }
 

@@ -24,24 +24,27 @@ use super::oracle::Event;
 use super::oracle::ROWS;
 use super::oracle::Trial;
 use super::oracle::check_orders;
+use super::oracle::fit;
 use super::tests::at;
 use super::tests::rate;
 use super::tests::rates;
 use super::tests::send;
 use crate::config::Rate;
+use crate::config::Share;
 
 fn row(unit: u64) -> impl Strategy<Value = Row> {
     let rate = (0..9u64, 1..13u64).prop_map(move |(amount, per)| rate(amount * unit, per));
     let concurrent = option::weighted(0.3, (0..5u64).prop_map(move |bound| bound * unit));
-    (vec(rate, 0..4), concurrent).prop_map(|(rates, concurrent)| Row { rates, concurrent, ..Row::default() })
+    let share = (0..100u64, 1..5u64, 1..13u64);
+    let share = share.prop_map(|(percent, least, per)| Share { percent, least, per: at(per) });
+    let row = (vec(rate, 0..4), vec(share, 0..3), concurrent);
+    row.prop_map(|(rates, shares, concurrent)| Row { rates, shares, concurrent, ..Row::default() })
 }
 
 fn counter(unit: u64) -> impl Strategy<Value = Counter> {
-    (vec(row(unit), ROWS), weighted(0.4)).prop_map(|(mut rows, is_of_values)| {
-        if is_of_values {
-            rows.iter_mut().for_each(|row| row.concurrent = None);
-        }
-        let counts = if is_of_values { Counts::Values } else { Counts::Amounts };
+    let counts = prop_oneof![Just(Counts::Amounts), Just(Counts::Tries), Just(Counts::Values)];
+    (vec(row(unit), ROWS), counts).prop_map(|(mut rows, counts)| {
+        rows.iter_mut().for_each(|row| fit(row, counts));
         Counter { rows, max_keys: usize::MAX, counts }
     })
 }

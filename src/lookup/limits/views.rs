@@ -12,6 +12,7 @@ use super::entry::Pin;
 use super::inside;
 use super::locked;
 use super::rules::Rule;
+use super::tries::Tries;
 
 /// How many keys a counter has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +34,12 @@ pub(crate) struct View {
     pub(crate) key: Vec<u8>,
     /// The row that it was last judged by.
     pub(crate) row: Arc<Row>,
-    /// What is charged in the longest window of all rows.
+    /// What is charged in the longest window of all rows; of tries, those refused.
     pub(crate) charged: u64,
     /// What is charged in the window of each rate of its row.
     pub(crate) used: Vec<u64>,
+    /// What was tried in the window of each share of its row.
+    pub(crate) tries: Vec<Tries>,
     /// What is reserved.
     pub(crate) held: u64,
     /// For how long there is no room for anything, or for what was last asked for.
@@ -140,7 +143,7 @@ impl View {
 }
 
 fn used(entry: &Entry, rule: &Rule, now: u64) -> u64 {
-    entry.charges.charged(now, rule.bounds.longest).saturating_add(entry.held)
+    rule.bounds.charged(&entry.charges, now).saturating_add(entry.held)
 }
 
 fn view(entry: &Entry, rule: &Rule, now: u64) -> View {
@@ -156,8 +159,9 @@ fn view(entry: &Entry, rule: &Rule, now: u64) -> View {
     View {
         key: entry.key.as_slice().to_vec(),
         row: rule.bounds.written(entry.row()),
-        charged: entry.charges.charged(now, rule.bounds.longest),
+        charged: rule.bounds.charged(&entry.charges, now),
         used: rule.bounds.used(entry.row(), &entry.charges, now),
+        tries: rule.bounds.tries(entry.row(), &entry.charges, now),
         held: entry.held,
         retry_after,
         blocked,
@@ -176,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_key_is_shown_with_all_that_is_known_of_it() {
-        let row = Row { rates: vec![rate(9, 10), rate(9, 100)], whose: Some("vip".into()), concurrent: None };
+        let row = Row { rates: vec![rate(9, 10), rate(9, 100)], whose: Some("vip".into()), ..Row::default() };
         let counters = one(Counter { rows: vec![Row::default(), row.clone()], max_keys: 1000, ..Counter::default() });
         assert_eq!(counters.show(at(0), 0, KEY), None);
         for now in [0, 50, 95] {
@@ -185,7 +189,16 @@ mod tests {
         }
         let shown = |retry_after, blocked| {
             let (key, used) = (KEY.to_vec(), vec![3, 9]);
-            Some(View { key, row: row.clone().into(), charged: 9, used, held: 0, retry_after, blocked })
+            Some(View {
+                key,
+                row: row.clone().into(),
+                charged: 9,
+                used,
+                tries: Vec::new(),
+                held: 0,
+                retry_after,
+                blocked,
+            })
         };
         assert_eq!(counters.show(at(96), 0, KEY), shown(Some(at(4)), None));
         counters.block(at(97), 0, KEY, at(200));

@@ -43,6 +43,10 @@ pub(super) fn aspects(rule: &config::Rule, questions: &Questions<'_>, barrier: S
     let (key, of) = (known(&limit.key), known(&limit.of));
     let mut aspects = Vec::new();
     for measure in measures(limit) {
+        if measure == Measure::BadRecipients {
+            aspects.extend(looks(rule, facts.max(key).max(barrier)));
+            continue;
+        }
         let counted = measure.stage().max(key).max(if measure == Measure::Distinct { of } else { key });
         aspects.push(Aspect { measure: Some(measure), natural: facts.max(counted), declared: false });
         let repeats = measure == Measure::Messages && by_declared;
@@ -57,11 +61,22 @@ pub(super) fn aspects(rule: &config::Rule, questions: &Questions<'_>, barrier: S
     aspects
 }
 
+/// Whether too many recipients were refused is asked as soon as that can be, and again for each recipient; or once, where the
+/// rule is to speak at another stage than RCPT.
+fn looks(rule: &config::Rule, known: Stage) -> impl Iterator<Item = Aspect> {
+    let at = rule.at.as_ref().map(|at| at.value);
+    let first = Some(known).filter(|known| *known >= Stage::Rcpt || at != Some(Stage::Rcpt));
+    let again = Some(Stage::Rcpt).filter(|stage| *stage > known && at.is_none_or(|at| at == Stage::Rcpt));
+    let look = |natural| Aspect { measure: Some(Measure::BadRecipients), natural, declared: false };
+    [first, again].into_iter().flatten().map(look)
+}
+
 /// What counts whole messages comes before what counts recipients: judged at the same stage, it speaks for all of them.
 fn measures(limit: &config::Limit) -> Vec<Measure> {
     let of_messages = [Measure::Messages, Measure::Bytes, Measure::Distinct, Measure::Recipients];
-    let all = [Measure::Connections, Measure::Concurrent].into_iter().chain(of_messages);
+    let all = [Measure::Connections, Measure::Concurrent, Measure::BadRecipients].into_iter().chain(of_messages);
     all.filter(|measure| match measure {
+        Measure::BadRecipients => !limit.bad_recipients.is_empty(),
         Measure::Concurrent => limit.concurrent.is_some(),
         Measure::Bytes | Measure::Connections | Measure::Distinct | Measure::Messages | Measure::Recipients => {
             !rates(limit, *measure).is_empty()
@@ -73,7 +88,7 @@ fn measures(limit: &config::Limit) -> Vec<Measure> {
 pub(super) fn rates(limit: &config::Limit, measure: Measure) -> &[config::Rate] {
     match measure {
         Measure::Bytes => &limit.bytes,
-        Measure::Concurrent => &[],
+        Measure::BadRecipients | Measure::Concurrent => &[],
         Measure::Connections => &limit.connections,
         Measure::Distinct => &limit.distinct,
         Measure::Messages => &limit.messages,
@@ -85,12 +100,25 @@ pub(super) fn rates(limit: &config::Limit, measure: Measure) -> &[config::Rate] 
 pub(super) fn counts_recipients(limit: &config::Limit, aspect: Aspect) -> bool {
     let is_of_recipient = |part: &KeyPart| matches!(part, KeyPart::Recipient | KeyPart::RecipientDomain);
     let values = limit.of.iter().filter(|_| aspect.measure == Some(Measure::Distinct));
-    limit.key.iter().chain(values).any(is_of_recipient) || aspect.measure == Some(Measure::Recipients)
+    let counts_each = match aspect.measure {
+        Some(Measure::Recipients) => true,
+        Some(Measure::BadRecipients) => aspect.natural >= Stage::Rcpt,
+        Some(Measure::Bytes | Measure::Concurrent | Measure::Connections | Measure::Distinct | Measure::Messages)
+        | None => false,
+    };
+    counts_each || limit.key.iter().chain(values).any(is_of_recipient)
 }
 
 /// A limit as a sentence.
 pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
     let bounds: Vec<String> = match measure {
+        Measure::BadRecipients => {
+            let shown = |share: &config::Share| {
+                let (percent, least, per) = (share.percent, share.least, config::Span(share.per));
+                format!("at most {percent}% of recipients refused, of at least {least} in any {per}")
+            };
+            limit.bad_recipients.iter().map(shown).collect()
+        }
         Measure::Concurrent => vec![format!("at most {} connections at once", limit.concurrent.unwrap_or_default())],
         Measure::Bytes => {
             let shown =

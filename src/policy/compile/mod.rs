@@ -7,6 +7,7 @@
 mod aspect;
 mod questions;
 mod references;
+mod tries;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -122,6 +123,7 @@ impl<'a> Compiler<'a> {
             latest = latest.max(judged);
             self.aspect(index, rule, &condition, &questions, aspect, judged);
         }
+        self.count_tries(index, rule, &condition, &questions);
         self.linter(rule).demands(rule);
         self.linter(rule).finish();
         self.given.clear();
@@ -179,6 +181,12 @@ impl<'a> Compiler<'a> {
         if aspect.declared {
             notes.push("by the declared size (SIZE= of MAIL); the true size is judged at the end again".to_owned());
         }
+        let is_first = !self.counters.iter().any(|c| c.rule == rule.name.value && Some(c.measure) == aspect.measure);
+        if is_first && aspect.measure == Some(Measure::BadRecipients) {
+            notes.push(
+                "every recipient is counted at rcpt, also those that the MTA shows because it refuses them".to_owned(),
+            );
+        }
         let of_recipient =
             questions.of_recipient() || rule.limit.as_ref().is_some_and(|limit| counts_recipients(limit, aspect));
         let answered = match &rule.action {
@@ -191,14 +199,8 @@ impl<'a> Compiler<'a> {
         }
         self.outline(rule, questions, aspect, (judged, answered), &outcome, notes);
         self.asks_true_size |= answered == Stage::EndOfMessage && questions.asks(Fact::Size);
-        let limit = aspect.measure.zip(rule.limit.as_ref()).map(|(measure, limit)| Limit {
-            counter: self.counter(rule, limit, measure),
-            measure,
-            key: limit.key.clone(),
-            of: limit.of.clone(),
-            overrides: limit.overrides.as_ref().and_then(|name| self.references.overrides(name)),
-            charge: limit.charge,
-        });
+        let limit = aspect.measure.zip(rule.limit.as_ref());
+        let limit = limit.map(|(measure, limit)| self.limit(rule, limit, measure));
         let test = |purpose, limit| Test {
             rule: index,
             condition: Arc::clone(condition),
@@ -385,12 +387,25 @@ impl<'a> Compiler<'a> {
         });
     }
 
+    fn limit(&mut self, rule: &config::Rule, limit: &config::Limit, measure: Measure) -> Limit {
+        Limit {
+            counter: self.counter(rule, limit, measure),
+            measure,
+            key: limit.key.clone(),
+            of: limit.of.clone(),
+            overrides: limit.overrides.as_ref().and_then(|name| self.references.overrides(name)),
+            charge: limit.charge,
+            tries: false,
+        }
+    }
+
     fn counter(&mut self, rule: &config::Rule, limit: &config::Limit, measure: Measure) -> usize {
         let before = self.counters.iter().position(|c| c.rule == rule.name.value && c.measure == measure);
         before.unwrap_or_else(|| {
             let default = Row {
                 whose: None,
                 rates: rates(limit, measure).to_vec(),
+                shares: if measure == Measure::BadRecipients { limit.bad_recipients.clone() } else { Vec::new() },
                 concurrent: limit.concurrent.filter(|_| measure == Measure::Concurrent),
             };
             let own = limit.overrides.as_ref().map(|name| self.references.allowances(name)).unwrap_or_default();
@@ -434,6 +449,7 @@ impl<'a> Compiler<'a> {
 /// The bounds of an override for one measure; where it says nothing of it, those of all.
 fn row(default: &Row, own: &Allowances, measure: Measure) -> Row {
     let allowance = match measure {
+        Measure::BadRecipients => &own.bad_recipients,
         Measure::Bytes => &own.bytes,
         Measure::Concurrent => &own.concurrent,
         Measure::Connections => &own.connections,
@@ -447,6 +463,7 @@ fn row(default: &Row, own: &Allowances, measure: Measure) -> Row {
         Some(Allowance::AtOnce(most)) => Row { concurrent: Some(*most), ..Row::default() },
         Some(Allowance::Nothing) if measure == Measure::Concurrent => Row { concurrent: Some(0), ..Row::default() },
         Some(Allowance::Nothing) => Row { rates: vec![Rate { amount: 0, per: A_DAY }], ..Row::default() },
+        Some(Allowance::Shares(shares)) => Row { shares: shares.clone(), ..Row::default() },
         Some(Allowance::Rates(rates)) => Row { rates: rates.clone(), ..Row::default() },
     }
 }

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::VERSION;
 use crate::lookup::Shared;
+use crate::lookup::Tries;
 use crate::lookup::View;
 use crate::lookup::ends_after;
 use crate::metrics::LimitChange;
@@ -92,13 +93,19 @@ fn known(counter: &Counter, view: &View) -> Value {
     let bounds = rates.chain(concurrent).map(|(bound, amount, per, used)| {
         json!({"bound": bound, "amount": amount, "seconds": per.map(|per| per.as_secs_f64()), "used": used})
     });
+    let shares = view.row.shares.iter().zip(&view.tries).map(|(share, tries)| {
+        json!({
+            "bound": share.to_string(), "amount": share.percent, "seconds": share.per.as_secs_f64(),
+            "used": tries.percent(), "tried": tries.tried, "refused": tries.refused,
+        })
+    });
     let blocked = view.blocked.and_then(ends_after);
     json!({
         "rule": counter.rule,
         "measure": counter.measure.name(),
         "key": counter.written(&view.key),
         "override": view.row.whose.as_deref(),
-        "bounds": bounds.collect::<Vec<_>>(),
+        "bounds": bounds.chain(shares).collect::<Vec<_>>(),
         "held": view.held,
         "limited": view.retry_after.is_some(),
         "limited_until": view.retry_after.and_then(time),
@@ -112,7 +119,8 @@ fn known(counter: &Counter, view: &View) -> Value {
 /// A key of which nothing is known any more, under the bounds that it had.
 pub(super) fn forgotten(before: View) -> View {
     let used = vec![0; before.used.len()];
-    View { charged: 0, used, held: 0, retry_after: None, blocked: None, ..before }
+    let tries = vec![Tries::default(); before.tries.len()];
+    View { charged: 0, used, tries, held: 0, retry_after: None, blocked: None, ..before }
 }
 
 /// Past the year 9999 there is no way to write it.
