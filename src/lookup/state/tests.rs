@@ -249,3 +249,20 @@ fn different_values_are_known_again() {
     again.restore(&store).unwrap();
     assert_eq!(again.hashes.of(b"one"), before.hashes.of(b"one"));
 }
+
+#[test]
+fn what_was_tried_is_known_again() {
+    const DICTIONARY: &str = "limit = { key = \"client\", bad_recipients = \"50% of 4/hour\" }";
+    let directory = Directory::new();
+    let store = Store::open(&directory.0).unwrap();
+    let before = shared(&[("dictionary", DICTIONARY)]);
+    for is_refused in [true, true, true, false] {
+        before.note(before.clock.now(), 0, 0, b"client", is_refused);
+    }
+    before.save(&store).unwrap();
+    let after = shared(&[("dictionary", DICTIONARY)]);
+    assert_eq!(whole(after.restore(&store).unwrap()), (1, Vec::new()));
+    let tries = after.show_limit(0, b"client").unwrap().tries;
+    assert_eq!((tries[0].tried, tries[0].refused), (4, 3));
+    assert!(after.counters.hold(after.clock.now(), 0, 0, b"client", Load::Try).is_err());
+}
