@@ -129,12 +129,7 @@ fn every_default_reply_is_the_one_in_the_table() {
             Stage::Rcpt,
         ),
         (
-            "a limit on `bad_recipients`, at MAIL",
-            "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }",
-            Stage::Mail,
-        ),
-        (
-            "a limit on `bad_recipients`, at RCPT",
+            "a limit on `bad_recipients`",
             "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }",
             Stage::Rcpt,
         ),

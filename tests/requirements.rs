@@ -787,7 +787,7 @@ fn requirement_13_codes_are_those_of_the_table_of_defaults() {
         ("rate_bytes", "limit = { bytes = \"1 KiB/hour\" }", "M452 4.3.1"),
         ("rate_distinct", "limit = { distinct = \"5/hour\", of = \"client\" }", "M452 4.3.1"),
         ("rate_distinct at RCPT", "limit = { distinct = \"5/hour\", of = \"recipient\" }", "R450 4.7.1"),
-        ("bad_recipients", "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }", "M452 4.3.1"),
+        ("bad_recipients", "limit = { key = \"client\", bad_recipients = \"30% of 20/hour\" }", "M451 4.7.28"),
         ("rate_connections", "limit = { connections = \"1/hour\" }", "M421 4.7.0"),
         ("concurrency", "limit = { concurrent = 1 }", "M421 4.7.0"),
         ("auth_required", "when.authenticated = false", "M530 5.7.0"),

@@ -61,6 +61,9 @@ const TOO_MANY_CONNECTIONS: Default =
 const TOO_MANY_AT_ONCE: Default =
     default(Class::Transient, 21, 7, 0, "Too many simultaneous connections, try again later");
 
+/// Said at MAIL and at RCPT, so it has to suit both.
+const TOO_MANY_BAD: Default = default(Class::Transient, 51, 7, 28, "Limit of {limit} reached, try again later");
+
 /// First at RCPT, then at MAIL and at the end. At RCPT not 452, which makes Exim open the next transaction at once; and not
 /// 451 4.7.1, which is what Postfix says when a milter is down.
 const DISK_FULL: [Default; 2] = [
@@ -149,7 +152,8 @@ impl Case {
             Self::Rate(Measure::Concurrent) => return TOO_MANY_AT_ONCE,
             Self::DiskFull => DISK_FULL,
             Self::Rate(Measure::Bytes) => VOLUME_RATE,
-            Self::Rate(Measure::BadRecipients | Measure::Distinct) => ANY_LIMIT,
+            Self::Rate(Measure::BadRecipients) => return TOO_MANY_BAD,
+            Self::Rate(Measure::Distinct) => ANY_LIMIT,
             Self::Rate(Measure::Messages) => MESSAGE_RATE,
             Self::Rate(Measure::Recipients) => RECIPIENT_RATE,
         };

@@ -344,9 +344,9 @@ fn what_our_own_rules_refuse_counts_like_what_postfix_refuses() {
             client.rcpt(&format!("<{name}@example.test>")).is("550 5.1.1 No longer with us");
         }
         let reached = "Limit of 50% bad recipients/hour reached, try again later";
-        client.rcpt("<two@example.test>").is(&format!("450 4.7.1 {reached}"));
+        client.rcpt("<two@example.test>").is(&format!("451 4.7.28 {reached}"));
         client.data(MESSAGE).ok();
-        client.mail(SENDER).is(&format!("452 4.3.1 {reached}"));
+        client.mail(SENDER).is(&format!("451 4.7.28 {reached}"));
         client.delivers_from("<other@example.net>");
     });
 }
