@@ -200,6 +200,17 @@ fn keys_are_listed_ranked_and_exported() {
     assert_eq!(limit["bounds"][1]["used"], 2, "{limit}");
 }
 
+/// Before anybody asks for it again.
+#[test]
+fn whose_bounds_a_key_has_is_known_after_a_restart() {
+    let own = "[lists.own.limits]\n\"example.com\" = { messages = \"5/day\" }\n[state]\npath = \"{dir}\"\n";
+    let mut daemon = Daemon::start(&(CONFIG.replace("\"9/day\"]", "\"9/day\"], overrides = \"@own\"") + own));
+    assert_eq!(message(&daemon), None);
+    assert!(daemon.terminate().success());
+    daemon.restart();
+    assert!(shown(&daemon, &["list"]).contains("  1 of 5/day (override example.com)"));
+}
+
 /// Who has bounds of his own is shown with them, also once nothing is known of him any more.
 #[test]
 fn overrides_are_shown() {

@@ -23,6 +23,8 @@ pub(super) struct Bounds {
     rows: Vec<Option<Seated>>,
     /// The row that stands for one that is not there any more.
     default: usize,
+    /// The newest policy's rows that are not for all, by whose they are.
+    named: HashMap<Arc<str>, usize>,
     /// The longest window of all rows, for which charges are kept; 0 if there is none.
     pub(super) longest: u64,
     pub(super) counts: Counts,
@@ -92,6 +94,8 @@ impl Bounds {
             numbers.push(number);
         }
         self.default = numbers.first().copied().unwrap_or_default();
+        let named = rows.iter().zip(&numbers).filter_map(|(row, number)| Some((row.whose.clone()?, *number)));
+        self.named = named.collect();
         self.measure();
         numbers
     }
@@ -191,8 +195,7 @@ impl Bounds {
 
     /// The number of the row for these keys, or for all.
     pub(super) fn number(&self, whose: Option<&str>) -> usize {
-        let found = self.seated().find(|(_, seated)| whose.is_some() && seated.row.written.whose.as_deref() == whose);
-        found.map_or(self.default, |(number, _)| number)
+        whose.and_then(|whose| self.named.get(whose)).copied().unwrap_or(self.default)
     }
 
     fn row(&self, row: usize) -> Option<&RowBounds> {

@@ -3,8 +3,9 @@
 //! ```text
 //! magic, version (u32)
 //! header:   length, time of saving, key of the hashes (16 bytes; not before version 2), what each counter counts
-//! records:  length, one key of one counter with its charges and its block; as many as there are. A charge is its age and its
-//!           amount; of a counter of different values, the age and the hash of a value
+//! records:  length, one key of one counter with its charges, its block and whose bounds it was judged by; as many as there
+//!           are. A charge is its age and its amount; of a counter of different values, the age and the hash of a value. What
+//!           follows the charges is left out where there is nothing to say; a block from 0 to 0 is none
 //! end:      0 for a length, the number of records, CRC-32 of all before (u32)
 //! ```
 //!
@@ -69,7 +70,6 @@ impl<W: Write> Encoder<W> {
         Ok(encoder)
     }
 
-    /// The row of a record is not kept: whose bounds a key has is for the next configuration to say.
     pub(super) fn record(&mut self, record: &Record) -> io::Result<()> {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
@@ -80,8 +80,13 @@ impl<W: Write> Encoder<W> {
             put(&mut body, fold(*age));
             put(&mut body, *amount);
         }
-        for age in record.block.iter().flat_map(|(since, until)| [since, until]) {
-            put(&mut body, fold(*age));
+        if record.block.is_some() || record.whose.is_some() {
+            let (since, until) = record.block.unwrap_or_default();
+            put(&mut body, fold(since));
+            put(&mut body, fold(until));
+        }
+        if let Some(whose) = &record.whose {
+            put_bytes(&mut body, whose.as_bytes());
         }
         let written = self.write_framed(&body);
         self.body = body;
@@ -248,8 +253,9 @@ impl<'a> Fields<'a> {
         } else {
             Some((unfold(self.number("begin of a block")?), unfold(self.number("end of a block")?)))
         };
+        let whose = if self.0.is_empty() { None } else { Some(self.text("name of an override")?.into()) };
         self.end("end of a record")?;
-        Ok(Record { counter, whose: None, key, charges, block })
+        Ok(Record { counter, whose, key, charges, block: block.filter(|block| *block != (0, 0)) })
     }
 
     fn text(&mut self, field: &'static str) -> Result<String, DecodeError> {
@@ -390,6 +396,8 @@ mod tests {
             record(0, b"alice", &[(7_200_000_000_000, 1), (127, 128), (-1, u64::MAX)], None),
             record(1, b"", &[], Some((5, -3_600_000_000_000))),
             record(0, &[0x80; 200], &[(0, 0)], Some((i64::MAX, i64::MIN))),
+            Record { whose: Some("example.com".into()), ..record(0, b"a@example.com", &[(1, 1)], None) },
+            Record { whose: Some("é".into()), ..record(0, b"b", &[], Some((1, -1))) },
         ]
     }
 
@@ -462,7 +470,9 @@ mod tests {
             (&[0, 1], "a record that is not there"),
             (&[3, 0, 0, 1, 0, 1], "a charge that is not there"),
             (&[4, 0, 0, 0, 0, 0, 1], "half a block"),
-            (&[6, 0, 0, 0, 0, 0, 0, 0, 1], "more behind a block"),
+            (&[7, 0, 0, 0, 0, 0, 0, 0, 0, 1], "more behind a name"),
+            (&[6, 0, 0, 0, 0, 0, 1, 0, 1], "a name longer than its record"),
+            (&[7, 0, 0, 0, 0, 0, 1, 0xff, 0, 1], "a name that is no text"),
             (&[3, 0, 9, 0, 0, 1], "a key longer than its record"),
             (&[0x80; 12], "a number without end"),
             (&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02], "a number of 65 bits"),
