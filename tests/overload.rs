@@ -8,6 +8,7 @@ use std::io::Write as _;
 
 use support::Daemon;
 use support::Milter;
+use support::wait_for;
 
 const SERVER: &str = r#"
 http.listen = "127.0.0.1:0"
@@ -105,6 +106,35 @@ fn silence_above_the_most_does_not_last() {
     daemon.wait_for_metric("postward_connections_shed_total", &[("result", "closed")], SILENT as f64 + 1.0);
     drop(silent);
     assert_eq!(connect(tcp).0, BUSY);
+}
+
+/// Thousands of sessions within their bounds are more than a host has memory for.
+#[test]
+fn who_keeps_much_when_all_keep_too_much_is_closed() {
+    const HALF: usize = 900 << 10;
+    let config = config("max_memory = \"16 MiB\"").replace("max_sessions = 3", "max_sessions = 100");
+    let daemon = Daemon::start(&config);
+    let half_a_frame = || {
+        let mut milter = Milter::connect(daemon.milter());
+        milter.negotiate();
+        let frame = [&(1_u32 << 20).to_be_bytes()[..], b"B", &vec![b'x'; HALF]].concat();
+        // Whoever is closed may not take all of it.
+        let is_written = milter.stream.write_all(&frame).is_ok();
+        (milter, is_written)
+    };
+    let mut open: Vec<_> = (0..12).map(|_| half_a_frame().0).collect();
+    let bytes = || daemon.metrics().get("postward_session_memory_bytes", &[]);
+    wait_for("their frames to arrive", || (bytes() > (12 * HALF) as f64).then_some(()));
+    assert_eq!(daemon.metrics().get("postward_connections_shed_total", &[("result", "closed")]), 0.0);
+    open.extend((0..20).map(|_| half_a_frame().0));
+    daemon.wait_for_log("sessions keep more than server.max_memory together");
+    let closed = || daemon.metrics().get("postward_connections_shed_total", &[("result", "closed")]);
+    wait_for("some to be closed", || (closed() >= 10.0).then_some(()));
+    // Who keeps little is served all the while.
+    assert_eq!(connect(daemon.milter()).0, "c");
+    assert!(bytes() < f64::from(20 << 20), "{}", bytes());
+    drop(open);
+    wait_for("the memory to be given back", || (bytes() == 0.0).then_some(()));
 }
 
 #[test]

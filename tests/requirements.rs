@@ -606,6 +606,11 @@ fn requirement_09_parsing_is_lenient_comparing_strict_and_everything_bounded() {
     }
     assert_eq!(mta.rcpt("<b@example.test>").unwrap(), "452 4.5.3 Too many recipients in one message");
     assert!(mta.end().refusal().is_none());
+    // Their addresses together, too, are bounded.
+    let long = format!("<{}@example.test>", "x".repeat(500_000));
+    mta.mail("<a@example.net>");
+    let passed = (0..10).take_while(|_| mta.rcpt(&long).is_none()).count();
+    assert_eq!(passed, postward::policy::MAX_RECIPIENT_OCTETS / long.len());
     // A frame up to 1 MiB, and no longer: known from the length alone, before anything is kept.
     let prefix = |length: usize| u32::try_from(length).unwrap().to_be_bytes();
     assert_eq!(Frame::split(&prefix(MAX_FRAME)), Ok(None));

@@ -16,6 +16,7 @@ use super::endpoint::LONGEST_PATH;
 use super::rule;
 use super::rule::MODES;
 use super::rule::Mode;
+use super::units::Size;
 use super::units::Span;
 use crate::facts::Stage;
 
@@ -38,6 +39,8 @@ pub struct Server {
     pub deadline: Duration,
     /// What an error of ours does to the message.
     pub on_error: OnError,
+    /// How many octets all sessions together may keep of what MTAs send.
+    pub max_memory: usize,
     /// What becomes of a connection for which there is no room.
     pub on_overload: OnError,
     /// How long open transactions may take to end when the daemon stops.
@@ -66,6 +69,7 @@ impl Default for Server {
             max_sessions: 10_000,
             deadline: Duration::from_secs(5),
             on_error: OnError::Defer,
+            max_memory: 1 << 30,
             on_overload: OnError::Defer,
             drain: Duration::from_secs(30),
         }
@@ -119,7 +123,7 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 17] = [
+pub(super) const KEYS: [(&str, &str); 18] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
@@ -129,6 +133,7 @@ pub(super) const KEYS: [(&str, &str); 17] = [
     ("interval", "[state]"),
     ("level", "[log]"),
     ("listen", "[server] or [http]"),
+    ("max_memory", "[server]"),
     ("max_sessions", "[server]"),
     ("mode", "[policy] or [[rule]]"),
     ("on_error", "[server]"),
@@ -141,6 +146,8 @@ pub(super) const KEYS: [(&str, &str); 17] = [
 
 /// Sendmail waits 10 seconds for a reply (`milter.c`, T=R).
 const LONGEST_DEADLINE: Duration = Duration::from_secs(9);
+
+const LEAST_MEMORY: u64 = 16 << 20;
 
 /// RFC 5321 §4.5.3.2.6 gives the end of the data 10 minutes; a service manager that waits longer thinks it hangs.
 const LONGEST_DRAIN: Duration = Duration::from_secs(600);
@@ -179,6 +186,15 @@ pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
     let choices = [("defer", OnError::Defer), ("accept", OnError::Accept)];
     if let Some(on_error) = fields.take("on_error").and_then(|node| node.choice(&choices, diagnostics)) {
         server.on_error = on_error.value;
+    }
+    if let Some(size) =
+        fields.take("max_memory").and_then(|node| node.parse::<Size>("a size such as \"1 GiB\"", diagnostics))
+    {
+        if size.value.0 < LEAST_MEMORY {
+            let message = format!("expected at least {}, found {}", Size(LEAST_MEMORY), size.value);
+            diagnostics.push(Diagnostic::error(size.place, message).hint("one message may take 10 MiB"));
+        }
+        server.max_memory = usize::try_from(size.value.0).unwrap_or(usize::MAX);
     }
     if let Some(on_overload) = fields.take("on_overload").and_then(|node| node.choice(&choices, diagnostics)) {
         server.on_overload = on_overload.value;

@@ -52,6 +52,7 @@ pub struct Metrics {
     /// By [`Shed`].
     connections_shed: Vec<(Shed, IntCounter)>,
     accept_errors: IntCounter,
+    session_memory: IntGauge,
     protocol_errors: IntCounter,
     internal_errors: IntCounter,
     log_dropped: IntCounter,
@@ -172,6 +173,11 @@ impl Metrics {
                 "postward_accept_errors_total",
                 "Connections from MTAs that could not be taken, for want of open files or other means",
             )?,
+            session_memory: gauge(
+                &registry,
+                "postward_session_memory_bytes",
+                "What all sessions together keep of what MTAs have sent, but for the usual few kilobytes",
+            )?,
             protocol_errors: counter(
                 &registry,
                 "postward_protocol_errors_total",
@@ -270,6 +276,11 @@ impl Metrics {
     /// So many lines of the log were lost so far.
     pub fn log_dropped(&self, lines: u64) {
         self.log_dropped.inc_by(lines.saturating_sub(self.log_dropped.get()));
+    }
+
+    /// How much all sessions keep of what MTAs have sent.
+    pub fn session_memory(&self, octets: usize) {
+        self.session_memory.set(i64::try_from(octets).unwrap_or(i64::MAX));
     }
 
     /// How many keys the limits remember, and have forgotten early so far.

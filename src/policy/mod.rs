@@ -54,6 +54,10 @@ use plan::Plan;
 /// for at least 100, Postfix stops at 1000 by default.
 pub const MAX_RECIPIENTS: usize = 10_000;
 
+/// The most octets of the addresses of one message's recipients that are kept, refused ones included. An address has at most
+/// 254 (RFC 5321 §4.5.3.1.3), so that many recipients fit.
+pub const MAX_RECIPIENT_OCTETS: usize = 4 << 20;
+
 /// The most keys of one counter of connections that a session remembers and holds; a client makes more of them by one
 /// EHLO name, or one sender, after another. The oldest gives way.
 pub const MAX_SESSION_KEYS: usize = 64;

@@ -16,9 +16,11 @@ use tokio::sync::watch;
 use super::context::Context;
 use super::context::InForce;
 use super::journal;
+use super::memory::Share;
 use super::socket::Socket;
 use crate::facts::Answer;
 use crate::lookup::Lookup;
+use crate::metrics::Shed;
 use crate::session::Action;
 use crate::session::Decision;
 use crate::session::ProtocolError;
@@ -66,6 +68,7 @@ pub(super) async fn drive<L: Lookup>(
         input: BytesMut::with_capacity(SMALL_BUFFER),
         output: BytesMut::new(),
         negotiated: false,
+        share: Share::new(&context.kept),
     };
     let ended = connection.run().await;
     if let Some(end) = connection.session.abandon() {
@@ -80,6 +83,12 @@ pub(super) async fn drive<L: Lookup>(
             }
         }
         Err(Ended::Io(error)) => tracing::debug!(session = %id, peer, %error, "lost"),
+        Err(Ended::NoRoom) => {
+            context.metrics.connection_shed(Shed::Closed);
+            if context.warnings.shed.admits() {
+                tracing::warn!(session = %id, peer, "closing: sessions keep more than server.max_memory together");
+            }
+        }
         Err(Ended::Silent) => {
             if context.warnings.silent.admits() {
                 tracing::warn!(session = %id, peer, "closing: silent for too long");
@@ -104,11 +113,14 @@ struct Connection<'a, L> {
     input: BytesMut,
     output: BytesMut,
     negotiated: bool,
+    share: Share<'a>,
 }
 
 /// Why a connection ended, if not by QUIT or end of file.
 enum Ended {
     Io(io::Error),
+    /// All sessions together keep too much, this one not a little of it.
+    NoRoom,
     Protocol(ProtocolError),
     Silent,
     Stranger,
@@ -126,6 +138,10 @@ impl<L: Lookup> Connection<'_, L> {
                 return Ok(());
             }
             self.make_room();
+            let kept = self.session.octets() + self.input.capacity();
+            if !self.share.keep(kept, self.in_force.config.server.max_memory) {
+                return Err(Ended::NoRoom);
+            }
             let patience = match (self.negotiated, self.input.is_empty()) {
                 (false, _) => greeting_ends,
                 (true, false) => tokio::time::Instant::now() + FRAME_TIME,
@@ -271,6 +287,7 @@ impl fmt::Debug for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(error) => write!(f, "{error}"),
+            Self::NoRoom => f.write_str("no room"),
             Self::Protocol(error) => write!(f, "{error}"),
             Self::Silent => f.write_str("silent"),
             Self::Stranger => f.write_str("stranger"),

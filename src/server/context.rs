@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::GRACE;
 use super::limited::Warnings;
+use super::memory::Kept;
 use crate::config::Config;
 use crate::config::Mode;
 use crate::config::OnError;
@@ -31,6 +32,8 @@ pub(super) struct Context {
     pub(super) active: AtomicUsize,
     /// How many are being told that there is no room.
     pub(super) shedding: AtomicUsize,
+    /// What they all keep of what MTAs have sent.
+    pub(super) kept: Kept,
     /// The number of the next session; its start is the time, so that ids do not repeat after a restart.
     next_session: AtomicU64,
     /// Once no new connections are taken: until when sessions without a transaction live on.
@@ -60,6 +63,7 @@ impl Context {
             lost_lines,
             active: AtomicUsize::new(0),
             shedding: AtomicUsize::new(0),
+            kept: Kept::default(),
             next_session: AtomicU64::new(first_session()),
             stopping: watch::Sender::new(None),
         })

@@ -121,6 +121,7 @@ fn count(context: &Context) {
     let (metrics, in_force) = (&context.metrics, context.in_force());
     let InForce { policy, lookups, series, .. } = &*in_force;
     metrics.log_dropped(context.lost_lines.load(Ordering::Relaxed));
+    metrics.session_memory(context.kept.octets());
     lookups.sweep_limits();
     metrics.limits(lookups.limit_keys(), lookups.limit_evictions());
     for counter in 0..policy.counters().len() {

@@ -13,6 +13,7 @@ mod journal;
 mod limited;
 mod listener;
 mod load;
+mod memory;
 mod reload;
 mod socket;
 mod upkeep;

@@ -34,6 +34,7 @@ use crate::facts::Name;
 use crate::facts::Query;
 use crate::facts::Recipient;
 use crate::facts::Stage;
+use crate::policy::MAX_RECIPIENT_OCTETS;
 use crate::policy::MAX_RECIPIENTS;
 use crate::policy::Needs;
 use crate::policy::Policy;
@@ -183,6 +184,14 @@ impl Session {
     #[must_use]
     pub const fn has_message(&self) -> bool {
         self.transaction.is_some()
+    }
+
+    /// How much it keeps of what the MTA has sent, about: addresses are kept as they were written and as they are compared.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        self.transaction.as_ref().map_or(0, |transaction| {
+            2 * transaction.recipient_octets + transaction.standing.recipients() * size_of::<Recipient>()
+        })
     }
 
     /// What the last decision was about.
@@ -367,9 +376,11 @@ impl Session {
         let address = self.address(envelope);
         let transaction = self.open("RCPT")?;
         transaction.seen_recipients += 1;
+        transaction.recipient_octets += envelope.address.len();
+        let is_too_much = transaction.recipient_octets > MAX_RECIPIENT_OCTETS;
         let position = transaction.standing.recipients() as u64 + 1;
         self.candidate = Some(Recipient { address, written: envelope.address.into(), position });
-        if position > MAX_RECIPIENTS as u64 {
+        if is_too_much || position > MAX_RECIPIENTS as u64 {
             let refusal = Refusal { rule: None, reply: Policy::too_many_recipients() };
             let walk = Walk::new(Stage::Rcpt, self.id);
             return Ok(self.refuse(walk, refusal));

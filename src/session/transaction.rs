@@ -25,6 +25,8 @@ pub(super) struct Transaction {
     refused_recipient: Option<Class>,
     /// The class of the refusal at DATA, which leaves the transaction open: another DATA asks again.
     pub(super) refused_data: Option<Class>,
+    /// Octets of the recipients' addresses, of those refused, too.
+    pub(super) recipient_octets: usize,
     /// Octets of the header and of the body, as the client sent them.
     size: u64,
 }
