@@ -9,6 +9,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -178,6 +179,36 @@ fn check_warns_of_a_state_directory_that_is_not_here() {
     let output = postward(&["check", "--config", path.to_str().unwrap()]);
     assert_eq!((text(&output.stderr), output.status.code()), ("", Some(0)));
     assert_eq!(fs::read_dir(&missing).unwrap().count(), 0, "it only looks");
+}
+
+/// The same.
+#[test]
+fn check_warns_of_programs_and_files_of_notifications_that_are_not_here() {
+    let directory = TempDir::new("c");
+    let [program, secret] = ["tell", "secret"].map(|name| directory.path().join(name));
+    let config = format!(
+        "[notify.one]\ncommand = \"{}\"\n[notify.two]\nurl = \"https://a.example\"\nauthorization_file = \"{}\"\n\
+         [[rule]]\nname = \"r\"\nlimit.messages = \"1000/hour\"\nnotify = [\"one\", \"two\"]\n",
+        program.display(),
+        secret.display()
+    );
+    let path = directory.write("postward.toml", &config);
+    let warnings = || {
+        let output = postward(&["check", "--config", path.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        let warnings =
+            text(&output.stderr).lines().filter_map(|line| line.strip_prefix("warning: ")).map(str::to_owned);
+        warnings.collect::<Vec<_>>()
+    };
+    let missing = "here: No such file or directory (os error 2)";
+    let cannot_run = format!("notify.one.command: cannot run {} ", program.display());
+    let cannot_read = format!("notify.two.authorization_file: cannot read {} ", secret.display());
+    assert_eq!(warnings(), [format!("{cannot_run}{missing}"), format!("{cannot_read}{missing}")]);
+    fs::write(&program, "").unwrap();
+    fs::write(&secret, "Bearer x").unwrap();
+    assert_eq!(warnings(), [format!("{cannot_run}here: it is not executable; chmod +x")]);
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(warnings(), Vec::<String>::new());
 }
 
 #[test]

@@ -177,6 +177,7 @@ fn every_key_is_explained() {
         ("## `[policy]`", "[policy]\nzzzzzz = 1"),
         ("## `[state]`", "[state]\nzzzzzz = 1"),
         ("## `[lists.NAME]`", "[lists.l]\nzzzzzz = 1"),
+        ("## `[notify.NAME]`", "[notify.n]\nzzzzzz = 1"),
         ("## `[[rule]]`", "[[rule]]\nname = \"r\"\nzzzzzz = 1"),
         ("### `limit`", "[[rule]]\nname = \"r\"\nlimit.zzzzzz = 1"),
     ] {
@@ -214,7 +215,8 @@ fn every_notice_is_explained() {
 
 #[test]
 fn every_metric_is_explained_and_no_other_is_named() {
-    let (policy, diagnostics) = compile(postward::config::DEFAULT);
+    let notify = "[notify.n]\ncommand = \"/bin/true\"\n";
+    let (policy, diagnostics) = compile(&format!("{}\n{notify}", postward::config::DEFAULT));
     let policy = policy.unwrap_or_else(|| panic!("{diagnostics}"));
     let (metrics, policy) = (Metrics::new().unwrap(), Arc::new(policy));
     let _series = metrics.adopt(&policy, "");

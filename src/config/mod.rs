@@ -13,6 +13,7 @@ mod limit;
 mod list;
 mod log;
 mod notice;
+mod notify;
 mod pattern;
 mod rule;
 mod settings;
@@ -44,6 +45,8 @@ pub use log::Log;
 pub use log::LogFormat;
 pub use log::LogLevel;
 pub use notice::Notice;
+pub use notify::Notify;
+pub use notify::Via;
 pub use pattern::AddressPattern;
 pub use pattern::DomainPattern;
 pub use pattern::PatternError;
@@ -96,6 +99,8 @@ pub struct Config {
     pub state: State,
     /// `[lists.*]`
     pub lists: Vec<List>,
+    /// `[notify.*]`
+    pub notify: Vec<Notify>,
     /// `[[rule]]`, in order: the main file's first, then those of `conf.d` by name.
     pub rules: Vec<Rule>,
     /// Conditions of rules that have a mistake and are left out.
@@ -122,6 +127,7 @@ impl Config {
         config.read_rules(rules, &mut diagnostics);
         if !is_whole {
             config.lists.clear();
+            config.notify.clear();
             config.rules.clear();
         }
         (config, diagnostics)
@@ -148,6 +154,12 @@ impl Config {
         for (name, node) in lists.into_iter().flat_map(Fields::rest) {
             if seen.is_new(format!("lists.{}", name.value), &name.place, diagnostics) {
                 self.lists.extend(list::read(name, node, diagnostics));
+            }
+        }
+        let notify = fields.take("notify").and_then(|node| Fields::of(node, "tables [notify.NAME]", diagnostics));
+        for (name, node) in notify.into_iter().flat_map(Fields::rest) {
+            if seen.is_new(format!("notify.{}", name.value), &name.place, diagnostics) {
+                self.notify.push(notify::read(name, node, diagnostics));
             }
         }
         let rules = fields.take("rule").map(Node::one_or_more).unwrap_or_default();

@@ -38,6 +38,8 @@ pub struct Rule {
     pub limit: Option<Limit>,
     /// What follows.
     pub action: Action,
+    /// Who is told of keys that are over its limit.
+    pub notify: Vec<At<String>>,
     /// Whether it is enforced.
     pub mode: Mode,
     /// When its refusal is spoken, if not as early as possible.
@@ -132,7 +134,9 @@ pub(super) fn read(
     let mut condition = |node| condition::read(node, lists, diagnostics);
     let when = fields.take("when").map_or_else(|| Some(Condition::always()), &mut condition);
     let unless = fields.take("unless").and_then(condition);
+    let has_limit = fields.has("limit");
     let limit = fields.take("limit").and_then(|node| limit::read(node, diagnostics));
+    let notify = notify(&mut fields, has_limit, diagnostics);
     let action = action(&mut fields, diagnostics);
     let mode = fields.take("mode").and_then(|node| node.choice(&MODES, diagnostics));
     let at = fields.take("at").and_then(|node| answer_stage(node, &ANSWER_STAGES, diagnostics));
@@ -155,6 +159,7 @@ pub(super) fn read(
         unless,
         limit,
         action,
+        notify,
         mode: mode.map(|mode| mode.value).unwrap_or_default(),
         at,
         disconnect: disconnect.unwrap_or_default(),
@@ -189,14 +194,38 @@ fn name(fields: &mut Fields, diagnostics: &mut Diagnostics) -> Option<At<String>
         return None;
     };
     let name = node.string("a name", diagnostics)?;
-    let fits = !name.value.is_empty()
-        && name.value.len() <= 64
-        && name.value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    if !fits {
-        let message = "expected a name of 1 to 64 letters (a to z), digits, hyphens, dots and underscores";
-        diagnostics.push(Diagnostic::error(name.place.clone(), message));
+    if !is_name(&name.value) {
+        diagnostics.push(Diagnostic::error(name.place.clone(), EXPECTED_NAME));
     }
     Some(name)
+}
+
+/// Whether it can be a label in metrics, and be written in any log.
+pub(super) fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+}
+
+pub(super) const EXPECTED_NAME: &str =
+    "expected a name of 1 to 64 letters (a to z), digits, hyphens, dots and underscores";
+
+/// `notify`: names of `[notify.NAME]`, each once. Only of keys of limits is there an episode to tell of once.
+fn notify(fields: &mut Fields, has_limit: bool, diagnostics: &mut Diagnostics) -> Vec<At<String>> {
+    let Some((place, node)) = fields.take_with_key("notify") else {
+        return Vec::new();
+    };
+    if !has_limit {
+        let message = "`notify` tells who is over a limit, and this rule has none";
+        diagnostics.push(Diagnostic::error(place, message));
+    }
+    let mut names: Vec<At<String>> = Vec::new();
+    for node in node.one_or_more() {
+        let name = node.string("the name of a [notify.NAME] such as \"admin\"", diagnostics);
+        let is_new = |name: &At<String>| names.iter().all(|before| before.value != name.value);
+        if let Some(name) = name.filter(is_new) {
+            names.push(name);
+        }
+    }
+    names
 }
 
 /// One of `stages`, or an error that knows why others are not among them.

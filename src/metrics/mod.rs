@@ -87,6 +87,29 @@ impl Shed {
     }
 }
 
+/// What became of a notification.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Notified {
+    /// Too many were waiting.
+    Dropped,
+    /// Nobody was told.
+    Failed,
+    /// Somebody was told.
+    Sent,
+}
+
+impl Notified {
+    const ALL: [Self; 3] = [Self::Dropped, Self::Failed, Self::Sent];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Failed => "failed",
+            Self::Sent => "sent",
+        }
+    }
+}
+
 /// What an operator did to a key of a limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LimitChange {
@@ -294,6 +317,11 @@ impl Metrics {
         if let Some((_, counter)) = self.limit_changes.iter().find(|(known, _)| *known == change) {
             counter.inc();
         }
+    }
+
+    /// Somebody was told of a key over a limit, or was not.
+    pub fn notified(&self, notify: &str, result: Notified) {
+        self.families.notifications().with_label_values(&[notify, result.name()]).inc();
     }
 
     /// The counters were saved: how they were at this moment, in so long, in so many bytes.

@@ -16,6 +16,7 @@ use prometheus::IntGaugeVec;
 use prometheus::Opts;
 use prometheus::Registry;
 
+use super::Notified;
 use super::register;
 use crate::config::Mode;
 use crate::facts::Stage;
@@ -43,6 +44,7 @@ pub(super) struct Families {
     matches: IntCounterVec,
     limited: IntGaugeVec,
     blocked: IntGaugeVec,
+    notifications: IntCounterVec,
     info: IntGaugeVec,
     live: Mutex<Live>,
 }
@@ -52,6 +54,7 @@ struct Live {
     policies: Vec<Weak<Policy>>,
     rules: BTreeSet<[String; 3]>,
     limits: BTreeSet<[String; 2]>,
+    notifiers: BTreeSet<String>,
 }
 
 impl Families {
@@ -72,6 +75,11 @@ impl Families {
             matches: counters("postward_rule_matches_total", "How often a rule held", &["rule", "action", "mode"])?,
             limited: gauges("postward_limit_keys_limited", "Keys of limits that have no room left", &limit)?,
             blocked: gauges("postward_limit_keys_blocked", "Keys of limits that are blocked", &limit)?,
+            notifications: counters(
+                "postward_notifications_total",
+                "Notifications of keys over a limit, by what became of them",
+                &["notify", "result"],
+            )?,
             info: gauges(
                 "postward_policy_info",
                 "The policy in force: how many rules, whether they are enforced, and the hash of the configuration",
@@ -96,6 +104,10 @@ impl Families {
             limited: gauges(&self.limited),
             blocked: gauges(&self.blocked),
         };
+        for notify in policy.notifiers() {
+            Notified::ALL.iter().for_each(|result| _ = self.notifications.with_label_values(&[notify, result.name()]));
+        }
+        live.notifiers.extend(policy.notifiers().iter().cloned());
         live.rules.extend(rules);
         live.limits.extend(limits);
         self.info.reset();
@@ -103,7 +115,12 @@ impl Families {
         series
     }
 
-    /// Forgets the rules and limits that only policies had of which no session is left.
+    /// By notify and result.
+    pub(super) const fn notifications(&self) -> &IntCounterVec {
+        &self.notifications
+    }
+
+    /// Forgets the rules, limits and notifies that only policies had of which no session is left.
     pub(super) fn forget(&self) {
         let mut live = self.live();
         let before = live.policies.len();
@@ -125,6 +142,13 @@ impl Families {
             _ = self.blocked.remove_label_values(&labels);
         }
         live.limits = known;
+        let known: BTreeSet<_> = policies.iter().flat_map(|policy| policy.notifiers()).cloned().collect();
+        for notify in live.notifiers.difference(&known) {
+            Notified::ALL
+                .iter()
+                .for_each(|result| _ = self.notifications.remove_label_values(&[notify, result.name()]));
+        }
+        live.notifiers = known;
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, Live> {

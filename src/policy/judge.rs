@@ -26,6 +26,7 @@ use crate::facts::Connection;
 use crate::facts::DecisionId;
 use crate::facts::Exceeded;
 use crate::facts::Facts;
+use crate::facts::Key;
 use crate::facts::Message;
 use crate::facts::Query;
 use crate::facts::Recipient;
@@ -79,6 +80,19 @@ pub struct Match {
     pub detail: Option<String>,
     /// The recipient it held for, where it is about one.
     pub recipient: Option<String>,
+    /// How its limit was passed, where it has one.
+    pub excess: Option<Box<Excess>>,
+}
+
+/// A limit that was passed, and by whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Excess {
+    /// The policy's number of the counter.
+    pub counter: usize,
+    /// Whose count.
+    pub key: Key,
+    /// By how much, and until when.
+    pub exceeded: Exceeded,
 }
 
 /// What follows from a match.
@@ -133,10 +147,11 @@ impl Policy {
                 Held::Ask(query) => return Step::Ask(query),
                 Held::Failed(failure) => return Step::Failed { rule: test.rule, failure },
                 Held::No => {}
-                Held::Yes(exceeded) => {
+                Held::Yes(excess) => {
+                    let exceeded = excess.as_ref().map(|excess| excess.exceeded);
                     let subject = self.subject(test, walk.id, facts, hit, exceeded);
                     let is_told = test.purpose == Purpose::Decide && !walk.is_refused;
-                    let matched = is_told.then(|| self.matched(test, &subject));
+                    let matched = is_told.then(|| self.matched(test, &subject, excess));
                     let effect = self.effect(test, &subject);
                     if let Some(matched) = matched
                         && (!self.is_watched(test.rule) || holds_first(test, walk, message))
@@ -182,11 +197,13 @@ impl Policy {
             return Held::No;
         };
         let counted = session.counted.iter().find(|(before, _)| *before == hold).map(|(_, answer)| *answer);
-        let query = Query::Hold(hold);
-        let answered = walk.answers.iter().find(|(asked, _)| *asked == query).map(|(_, answer)| *answer);
+        let is_this = |asked: &Query| matches!(asked, Query::Hold(asked) if *asked == hold);
+        let answered = walk.answers.iter().find(|(asked, _)| is_this(asked)).map(|(_, answer)| *answer);
         match answered.or(counted) {
-            None => Held::Ask(query),
-            Some(Answer::Exceeded(exceeded)) => Held::Yes(Some(exceeded)),
+            None => Held::Ask(Query::Hold(hold)),
+            Some(Answer::Exceeded(exceeded)) => {
+                Held::Yes(Some(Box::new(Excess { counter: hold.counter, key: hold.key, exceeded })))
+            }
             Some(Answer::Within) => Held::No,
             Some(Answer::Bytes(_) | Answer::Failed) => Held::Failed(Failure::LookUp),
         }
@@ -213,7 +230,7 @@ impl Policy {
     }
 
     /// The match, for metrics and logs.
-    fn matched(&self, test: &Test, subject: &Subject<'_>) -> Match {
+    fn matched(&self, test: &Test, subject: &Subject<'_>, excess: Option<Box<Excess>>) -> Match {
         let (action, refuse) = match &test.outcome {
             Outcome::Accept => (MatchedAction::Accept, None),
             Outcome::AddHeader(_) => (MatchedAction::AddHeader, None),
@@ -229,6 +246,7 @@ impl Policy {
             mode: self.mode_of(test.rule),
             detail: subject.detail(),
             recipient: recipient.map(|recipient| recipient.address.as_written().to_owned()),
+            excess,
         }
     }
 
@@ -267,7 +285,7 @@ enum Held {
     Failed(Failure),
     No,
     /// It holds; for a limit, how it was passed.
-    Yes(Option<Exceeded>),
+    Yes(Option<Box<Excess>>),
 }
 
 /// Whether a test has to do with a recipient that the MTA refuses: it counts such, or exempts from what does.

@@ -22,6 +22,7 @@ mod walk;
 
 pub use condition::Failure;
 pub(crate) use judge::Case;
+pub use judge::Excess;
 pub use judge::Match;
 pub use judge::MatchedAction;
 pub use judge::Refusal;
@@ -74,6 +75,7 @@ pub struct Policy {
     needs: Needs,
     mode: Mode,
     on_error: OnError,
+    notifiers: Vec<String>,
 }
 
 /// What metrics and logs call a rule.
@@ -85,6 +87,8 @@ pub struct Rule {
     pub action: &'static str,
     /// Whether it is enforced.
     pub mode: Mode,
+    /// Who is told of keys that are over its limit.
+    pub notify: Vec<String>,
 }
 
 impl Policy {
@@ -104,6 +108,12 @@ impl Policy {
     #[must_use]
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
+    }
+
+    /// The names of all who can be told of something.
+    #[must_use]
+    pub fn notifiers(&self) -> &[String] {
+        &self.notifiers
     }
 
     /// What to ask of the MTA.

@@ -243,6 +243,9 @@ impl<L: Lookup> Connection<'_, L> {
         self.lookup.settle(decision.settlement);
         self.context.metrics.record(&self.in_force.series, decision, started.elapsed());
         journal::decided(&self.session, decision);
+        if decision.matches.iter().any(|matched| matched.excess.is_some()) {
+            self.context.notifier().decided(&self.session, decision, self.context);
+        }
         decision.encode(&mut self.output);
     }
 

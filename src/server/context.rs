@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::GRACE;
 use super::limited::Warnings;
 use super::memory::Kept;
+use super::notify::Notifier;
 use crate::config::Config;
 use crate::config::Mode;
 use crate::config::OnError;
@@ -28,6 +29,8 @@ pub(super) struct Context {
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
     pub(super) lost_lines: Arc<AtomicU64>,
+    /// Of the configuration in force, whatever a connection began under.
+    notifier: ArcSwap<Notifier>,
     /// How many MTAs are connected, over all listeners.
     pub(super) active: AtomicUsize,
     /// How many are being told that there is no room.
@@ -61,6 +64,7 @@ impl Context {
             in_force: ArcSwap::from_pointee(in_force),
             warnings: Warnings::new(),
             lost_lines,
+            notifier: ArcSwap::from_pointee(Notifier::new(&config.notify)),
             active: AtomicUsize::new(0),
             shedding: AtomicUsize::new(0),
             kept: Kept::default(),
@@ -79,8 +83,14 @@ impl Context {
         self.in_force.load_full()
     }
 
+    /// Who is told of keys over a limit now.
+    pub(super) fn notifier(&self) -> Arc<Notifier> {
+        self.notifier.load_full()
+    }
+
     /// Puts another configuration in force: for connections that begin from now on.
-    pub(super) fn put_in_force(&self, config: Config, policy: Arc<Policy>, lookups: Arc<Shared>) {
+    pub(super) fn put_in_force(&self, config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, notifier: Notifier) {
+        self.notifier.store(Arc::new(notifier));
         self.in_force.store(Arc::new(InForce::new(config, policy, lookups, &self.metrics)));
         self.metrics.reloaded(true, time_of_day());
     }

@@ -89,6 +89,10 @@ pub(super) struct Warnings {
     pub(super) shed: Limited,
     /// An MTA said nothing for too long.
     pub(super) silent: Limited,
+    /// Somebody could not be told.
+    pub(super) unsent: Limited,
+    /// Too many were to be told at once.
+    pub(super) untold: Limited,
 }
 
 impl Warnings {
@@ -101,6 +105,8 @@ impl Warnings {
             protocol: Limited::new("closing: the MTA's side makes no sense", 30),
             shed: Limited::new("too many connections: closing new ones", 1),
             silent: Limited::new("closing: silent for too long", 10),
+            unsent: Limited::new("nobody was told that a limit was passed", 10),
+            untold: Limited::new("too many notifications at once: dropping some", 1),
         }
     }
 
@@ -114,9 +120,9 @@ impl Warnings {
         self.all().into_iter().for_each(Limited::finish);
     }
 
-    const fn all(&self) -> [&Limited; 6] {
-        let Self { accept, bug, missing, protocol, shed, silent } = self;
-        [accept, bug, missing, protocol, shed, silent]
+    const fn all(&self) -> [&Limited; 8] {
+        let Self { accept, bug, missing, protocol, shed, silent, unsent, untold } = self;
+        [accept, bug, missing, protocol, shed, silent, unsent, untold]
     }
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::listener;
+use super::notify;
 use crate::config;
 use crate::config::At;
 use crate::config::Config;
@@ -87,6 +88,7 @@ fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
         let message = format!("state.path: cannot keep counters in {} here: {error}", path.value.display());
         diagnostics.push(Diagnostic::warning(path.place.clone(), message));
     }
+    config.notify.iter().filter_map(notify::unusable).for_each(|problem| diagnostics.push(problem));
     let mut warn = |question: &At<Question>, _| {
         let Question::DiskFree { path, .. } = &question.value else {
             return;

@@ -14,6 +14,7 @@ mod limited;
 mod listener;
 mod load;
 mod memory;
+mod notify;
 mod reload;
 mod socket;
 mod upkeep;
@@ -56,6 +57,9 @@ use upkeep::Keeper;
 /// How long sessions without a transaction live on after SIGTERM: a client that is about to begin one is served, where the
 /// MTA would otherwise take its default action.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// How long notifications that were not sent yet have after that.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// File descriptors for all but MTA connections that are served: listeners, HTTP, logs, those that are sent away.
 const OTHER_FILES: u64 = 384;
@@ -104,6 +108,9 @@ impl Server {
         }
         let context = Context::new(config, policy, lost_lines).map_err(BindError::Metrics)?;
         let keeper = Keeper::open(&config.state)?;
+        for problem in config.notify.iter().filter_map(notify::unusable) {
+            tracing::warn!("{}; nobody can be told that way", problem.message);
+        }
         raise_open_files(config.server.max_sessions);
         let mut listeners: Vec<_> = listener::inherited()?.into_iter().map(|listener| (None, listener)).collect();
         if listeners.is_empty() {
@@ -172,6 +179,8 @@ impl Server {
         }
         let mut sweeping = JoinSet::new();
         sweeping.spawn(upkeep::sweep(Arc::clone(&context)));
+        let mut notifying = JoinSet::new();
+        tell(&mut notifying, &context);
         let mut keeping = JoinSet::new();
         let (finish, finished) = oneshot::channel();
         if let Some(keeper) = keeper {
@@ -188,6 +197,8 @@ impl Server {
                     Ok(()) => {}
                     Err(_) => break lost(ended),
                 },
+                // A reload has put others in their place.
+                Some(ended) = notifying.join_next() => report(ended),
                 Some(ended) = serving_others.join_next() => break lost(ended),
                 Some(request) = requests.recv(), if preparing.is_empty() => {
                     asking = Some(request);
@@ -197,6 +208,7 @@ impl Server {
                 Some(prepared) = preparing.join_next() => {
                     let prepared = prepared.unwrap_or_else(|panic| Err(reload::refused(panic.to_string())));
                     let outcome = accepting.reload(prepared, &context);
+                    tell(&mut notifying, &context);
                     outcome.log();
                     // Whoever asked may have gone.
                     _ = asking.take().map(|asking: reload::Request| asking.send(outcome));
@@ -209,11 +221,13 @@ impl Server {
             report(ended);
         }
         serving_others.shutdown().await;
+        context.notifier().close();
         // There may be nobody to keep them.
         _ = finish.send(());
         while let Some(ended) = keeping.join_next().await {
             report(ended);
         }
+        finish_telling(&mut notifying).await;
         sweeping.shutdown().await;
         context.warnings.finish();
         stopped
@@ -274,6 +288,26 @@ impl Accepting {
 /// How many sessions a listener may have, besides what all may have together.
 fn most_sessions(listen: Option<&At<Listen>>) -> usize {
     listen.and_then(|listen| listen.value.max_sessions).unwrap_or(usize::MAX)
+}
+
+/// Runs whoever tells somebody and is not run yet.
+fn tell(notifying: &mut JoinSet<()>, context: &Arc<Context>) {
+    for worker in context.notifier().workers() {
+        notifying.spawn(worker.run(Arc::clone(context)));
+    }
+}
+
+/// What waits to be told is told, if that does not take long.
+async fn finish_telling(notifying: &mut JoinSet<()>) {
+    let told = tokio::time::timeout(FAREWELL, async {
+        while let Some(ended) = notifying.join_next().await {
+            report(ended);
+        }
+    });
+    if told.await.is_err() {
+        tracing::warn!("stopping before all notifications were sent");
+        notifying.shutdown().await;
+    }
 }
 
 /// Takes as many file descriptors as the system grants, and warns if `max_sessions` cannot be reached with them.

@@ -17,6 +17,8 @@ use super::listener;
 use super::listener::BindError;
 use super::listener::Listener;
 use super::load::Loaded;
+use super::notify;
+use super::notify::Notifier;
 use crate::config::At;
 use crate::config::Config;
 use crate::config::Diagnostics;
@@ -58,6 +60,7 @@ pub(super) struct Prepared {
     config: Config,
     policy: Arc<Policy>,
     lookups: Arc<Shared>,
+    notifier: Notifier,
     /// Listeners that are new, with what they are in the configuration.
     pub(super) opened: Vec<(Endpoint, Listener)>,
     outcome: Box<Outcome>,
@@ -119,10 +122,13 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     let policy = Arc::new(policy);
     let ours = Arc::clone(&policy);
     let (lookups, dropped) = off_thread(move || before.lookups.succeed(ours)).await?;
+    let told = config.notify.clone();
+    let notifier = off_thread(move || context.notifier().succeed(&told)).await?;
+    outcome.notes.extend(config.notify.iter().filter_map(notify::unusable).map(|problem| problem.message));
     outcome.notes.extend(dropped.into_iter().map(|note| format!("counters of {note}")));
     outcome.hash.clone_from(&config.hash);
     outcome.rules = policy.rules().len();
-    Ok(Prepared { config, policy, lookups, opened, outcome })
+    Ok(Prepared { config, policy, lookups, notifier, opened, outcome })
 }
 
 fn compile(read: &Reader) -> Result<(Config, Policy, Box<Outcome>), Box<Outcome>> {
@@ -166,7 +172,7 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 impl Prepared {
     /// In force from now on; the listeners are for the caller to serve and to close.
     pub(super) fn put_in_force(self, context: &Context) -> Box<Outcome> {
-        context.put_in_force(self.config, self.policy, self.lookups);
+        context.put_in_force(self.config, self.policy, self.lookups, self.notifier);
         self.outcome
     }
 }

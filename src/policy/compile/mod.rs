@@ -5,6 +5,7 @@
 //! delay, since any refusal refuses. Past this module nothing about a rule can fail.
 
 mod aspect;
+mod notifiers;
 mod questions;
 mod references;
 mod tries;
@@ -51,6 +52,7 @@ use aspect::aspects;
 use aspect::counted;
 use aspect::counts_recipients;
 use aspect::rates;
+use notifiers::Notifiers;
 use questions::Questions;
 use references::References;
 
@@ -69,6 +71,7 @@ impl Policy {
         }
         compiler.references.report_unused_lists(compiler.diagnostics);
         compiler.references.report_useless_overrides(compiler.diagnostics);
+        compiler.notifiers.report_unused(compiler.diagnostics);
         let policy = compiler.finish();
         (!diagnostics.has_errors()).then_some(policy)
     }
@@ -79,6 +82,7 @@ struct Compiler<'a> {
     config: &'a Config,
     diagnostics: &'a mut Diagnostics,
     references: References<'a>,
+    notifiers: Notifiers<'a>,
     counters: Vec<Counter>,
     plans: Vec<Plan>,
     outlines: Vec<Outline>,
@@ -98,6 +102,7 @@ impl<'a> Compiler<'a> {
         Self {
             config,
             references: References::new(config),
+            notifiers: Notifiers::new(config),
             diagnostics,
             counters: Vec::new(),
             plans: Stage::ALL.iter().map(|_| Plan::new()).collect(),
@@ -137,7 +142,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn check_rule(&mut self, index: usize, rule: &config::Rule) {
+    fn check_rule(&mut self, index: usize, rule: &'a config::Rule) {
         let name = &rule.name;
         if self.config.rules.iter().take(index).any(|above| above.name.value == name.value) {
             let message = format!("there is another rule `{}` above", name.value);
@@ -155,6 +160,7 @@ impl<'a> Compiler<'a> {
         if let Some(limit) = &rule.limit {
             self.references.check_overrides(limit, self.diagnostics);
         }
+        self.notifiers.look_for(&rule.notify, self.diagnostics);
         if let (Some(at), false) = (&rule.at, matches!(rule.action, Action::Refuse(_))) {
             let message = "`at` says when a refusal is spoken; this rule refuses nothing";
             self.diagnostics.push(Diagnostic::error(at.place.clone(), message));
@@ -427,7 +433,12 @@ impl<'a> Compiler<'a> {
             .config
             .rules
             .iter()
-            .map(|rule| Rule { name: rule.name.value.clone(), action: action_name(&rule.action), mode: rule.mode })
+            .map(|rule| Rule {
+                name: rule.name.value.clone(),
+                action: action_name(&rule.action),
+                mode: rule.mode,
+                notify: rule.notify.iter().map(|name| name.value.clone()).collect(),
+            })
             .collect();
         let mode = self.config.policy.mode;
         let monitored = |rule: usize| rules.get(rule).is_some_and(|rule| rule.mode == Mode::Monitor);
@@ -442,6 +453,7 @@ impl<'a> Compiler<'a> {
             mode,
             on_error: self.config.server.on_error,
             rules,
+            notifiers: self.config.notify.iter().map(|notify| notify.name.value.clone()).collect(),
         }
     }
 }
