@@ -105,7 +105,7 @@ const POLICIES: [&str; 6] = [
     mode = "monitor"
     [[rule]]
     name = "limit"
-    limit = { key = "helo", messages = "1/hour" }
+    limit = { key = "helo", messages = "1/hour", steps = { "100%" = "monitor", "200%" = "quarantine", "300%" = "defer" } }
     [[rule]]
     name = "hold"
     when.sender = "example.net"
@@ -294,6 +294,7 @@ impl Player {
 
 fn answer(query: &Query, choice: u8) -> Answer {
     let exceeded = Exceeded {
+        step: usize::from(choice >> 6),
         row: 0,
         bound: match choice & 12 {
             0 | 8 => Bound::Rate(usize::from(choice >> 6)),

@@ -30,8 +30,9 @@ pub(crate) enum Command {
     /// `valid`, `diagnostics` and `plan`. Each diagnostic has `severity` ("error", "notice" or "warning"), `notice` (its name,
     /// or null), `file`, `line` and `column` (from 1, or null for a file that cannot be read), `message` and `hint` (or null). Each entry of the plan is one
     /// judgement of one rule, in order; a rule has several where it is judged more than once. It has `rule`, `action`
-    /// ("accept", "add_header", "discard", "quarantine", "refuse"), `mode`, `facts` (what it asks), `counts` (its limit, or
-    /// null), `known_at`, `judged_at` and `answered_at` (stages), `reply` (or null) and `notes`.
+    /// ("accept", "add_header", "discard", "quarantine", "refuse", "steps"), `mode`, `facts` (what it asks), `counts` (its limit, or
+    /// null), `known_at`, `judged_at` and `answered_at` (stages), `reply` (or null), `steps` (each
+    /// with `over`, `action` and `reply`) and `notes`.
     Check {
         /// The configuration [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]

@@ -251,9 +251,15 @@ fn check_writes_json_for_programs() {
     late.as_object_mut().unwrap().remove("notes");
     let expected = json!({
         "rule": "late", "action": "refuse", "mode": "monitor", "facts": ["client"], "counts": null, "known_at": "connect",
-        "judged_at": "data", "answered_at": "data", "reply": "550 5.7.1 one\ntwo",
+        "judged_at": "data", "answered_at": "data", "reply": "550 5.7.1 one\ntwo", "steps": [],
     });
     assert_eq!(late, expected);
+    let steps = fine["plan"].as_array().unwrap().iter().find(|entry| entry["rule"] == "steps-of-connections").unwrap();
+    let expected = json!([
+        { "over": "100%", "action": "monitor", "reply": null },
+        { "over": "200%", "action": "defer", "reply": "421 4.7.0 Too many" },
+    ]);
+    assert_eq!((&steps["steps"], &steps["action"], &steps["reply"]), (&expected, &json!("steps"), &Value::Null));
 
     let (bad, code) = check("bad/drop-ins/postward.toml");
     assert_eq!((&bad["valid"], &bad["plan"], code), (&json!(false), &json!([]), Some(2)));

@@ -185,9 +185,14 @@ fn within(query: &Query) -> Answer {
 fn nothing_left(query: &Query) -> Answer {
     match query {
         Query::DiskFree(_) => Answer::Bytes(0),
-        Query::Hold(_) => {
-            Answer::Exceeded(Exceeded { row: 0, bound: Bound::Concurrent, used: 1, retry_after: None, retry_at: None })
-        }
+        Query::Hold(_) => Answer::Exceeded(Exceeded {
+            row: 0,
+            step: 0,
+            bound: Bound::Concurrent,
+            used: 1,
+            retry_after: None,
+            retry_at: None,
+        }),
     }
 }
 

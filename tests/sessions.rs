@@ -476,18 +476,25 @@ fn shown_key(mut key: &[u8]) -> String {
     if parts.is_empty() { "*".to_owned() } else { parts.join("|") }
 }
 
-/// `within`, `failed`, `free SIZE`, `exceeded rate|share N used N [retry SPAN]`, `exceeded at-once used N`.
+/// `within`, `failed`, `free SIZE`, `exceeded rate|share N used N [retry SPAN]`, `exceeded at-once used N`; with `step N` behind
+/// the last two, of a limit with steps.
 fn parse_answer(text: &str) -> Option<Answer> {
     if let Some(size) = text.strip_prefix("free ") {
         return Some(Answer::Bytes(size.parse::<Size>().ok()?.0));
     }
-    match text.split(' ').collect::<Vec<_>>()[..] {
+    let words: Vec<&str> = text.split(' ').collect();
+    let (words, step) = match words.split_last_chunk::<2>() {
+        Some((rest, ["step", step])) => (rest, step.parse().ok()?),
+        _ => (&words[..], 0),
+    };
+    match *words {
         ["within"] => Some(Answer::Within),
         ["failed"] => Some(Answer::Failed),
         ["exceeded", "at-once", "used", used] => {
             let used = used.parse().ok()?;
             Some(Answer::Exceeded(Exceeded {
                 row: 0,
+                step,
                 bound: Bound::Concurrent,
                 used,
                 retry_after: None,
@@ -503,7 +510,7 @@ fn parse_answer(text: &str) -> Option<Answer> {
             let retry_at = retry_after.map(|after| SystemTime::UNIX_EPOCH + NOW + after);
             let (number, used) = (number.parse().ok()?, used.parse().ok()?);
             let bound = if kind == "rate" { Bound::Rate(number) } else { Bound::Share(number) };
-            Some(Answer::Exceeded(Exceeded { row: 0, bound, used, retry_after, retry_at }))
+            Some(Answer::Exceeded(Exceeded { row: 0, step, bound, used, retry_after, retry_at }))
         }
         _ => None,
     }
@@ -553,7 +560,7 @@ fn shown_negotiation(data: &[u8]) -> Vec<String> {
 
 // What is counted and logged
 
-/// In this order: `superseded END`, `rule NAME [(monitor)] [matched "…"] [for RECIPIENT]`, `would say REPLY`, `held back`,
+/// In this order: `superseded END`, `rule NAME DOES [above N%] [(monitor)] [matched "…"] [for RECIPIENT]`, `would say REPLY`, `held back`,
 /// `recipient END`, `limits charged|given back|rolled back`, `message END`, `closed`, `restarted`.
 fn notes(policy: &Policy, step: &Step) -> Vec<String> {
     let mut notes: Vec<String> = step.superseded.iter().map(|end| format!("superseded {}", end.name())).collect();
@@ -574,10 +581,12 @@ fn notes(policy: &Policy, step: &Step) -> Vec<String> {
             MatchedAction::Accept => "accepts",
             MatchedAction::AddHeader => "adds a header",
             MatchedAction::Discard => "discards",
+            MatchedAction::Monitor => "lets pass",
             MatchedAction::Quarantine => "quarantines",
             MatchedAction::Refuse(_) => "refuses",
         };
-        notes.push(format!("rule {} {action}{mode}{detail}{recipient}", policy.rule_name(matched.rule)));
+        let step = matched.step.map(|percent| format!(" above {percent}%")).unwrap_or_default();
+        notes.push(format!("rule {} {action}{step}{mode}{detail}{recipient}", policy.rule_name(matched.rule)));
     }
     notes.extend(decision.watched.as_ref().map(|reply| format!("would say {reply}")));
     notes.extend(decision.held_back.then(|| "held back".to_owned()));

@@ -32,6 +32,7 @@ mod limits;
 mod config {
     pub(crate) use postward::config::Rate;
     pub(crate) use postward::config::Share;
+    pub(crate) use postward::config::scaled;
 }
 
 fn main() {
@@ -130,7 +131,7 @@ fn check(counters: &Counters, now: Duration, key: u64) {
         *digit = b'0' + u8::try_from(rest % 10).unwrap();
         rest /= 10;
     }
-    if counters.hold(now, 0, 0, &name, 1).is_ok() {
+    if counters.hold_in_steps(now, 0, 0, &name, 1).is_ok() {
         counters.commit(now, 0, &name, 1);
     }
 }

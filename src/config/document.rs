@@ -178,6 +178,11 @@ impl Fields {
         self.entries.iter().any(|(name, _)| name.value == key)
     }
 
+    /// Where `key` was written, if it was and is not yet taken.
+    pub(super) fn place_of(&self, key: &str) -> Option<Place> {
+        self.entries.iter().find(|(name, _)| name.value == key).map(|(name, _)| name.place.clone())
+    }
+
     /// Takes the value of `key`.
     pub(super) fn take(&mut self, key: &'static str) -> Option<Node> {
         self.take_with_key(key).map(|(_, node)| node)

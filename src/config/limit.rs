@@ -11,6 +11,8 @@ use super::document::Node;
 use super::document::Value;
 use super::key_part::KeyPart;
 use super::share::Share;
+use super::step;
+use super::step::Step;
 use super::units::Rate;
 use super::units::Span;
 use super::units::UnitError;
@@ -46,6 +48,20 @@ pub struct Limit {
     pub charge: Charge,
     /// How many keys are remembered at most.
     pub max_keys: Option<u64>,
+    /// What follows from how far over it somebody is, the lowest first; none: the rule says it.
+    pub steps: Vec<Step>,
+}
+
+impl Limit {
+    /// Whether it counts what one message has much of: a step may be passed in one leap.
+    const fn leaps(&self) -> bool {
+        !self.bytes.is_empty()
+    }
+
+    /// Whether it counts anything besides connections, of which tries can be charged.
+    const fn has_tries(&self) -> bool {
+        self.leaps() || !self.messages.is_empty() || !self.recipients.is_empty()
+    }
 }
 
 /// What counts against a limit.
@@ -137,9 +153,11 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
         block_for: fields.take("block_for").and_then(|node| block(node, diagnostics)),
         max_keys: fields.take("max_keys").and_then(|node| node.count(diagnostics)),
         charge: fields.take("charge").and_then(|node| charge(node, diagnostics)).unwrap_or_default(),
+        steps: fields.take("steps").map(|node| step::read(node, diagnostics)).unwrap_or_default(),
         place: place.clone(),
     };
     fields.finish(diagnostics);
+    check_steps(&limit, diagnostics);
     if limit.key.is_empty()
         && let Some(overrides) = &limit.overrides
     {
@@ -175,6 +193,25 @@ fn check_charge(limit: &Limit, diagnostics: &mut Diagnostics) {
     if !limit.bad_recipients.is_empty() && limit.charge != Charge::Accepted {
         let message = "`bad_recipients` counts every recipient that is tried, whatever becomes of the message";
         let hint = format!("leave out charge = \"{}\", or give what it is for a rule of its own", limit.charge.name());
+        diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
+    }
+}
+
+fn check_steps(limit: &Limit, diagnostics: &mut Diagnostics) {
+    let counts_others = !limit.distinct.is_empty() || !limit.bad_recipients.is_empty();
+    if counts_others && !limit.steps.is_empty() {
+        let message = "steps are parts of an amount; `distinct` and `bad_recipients` count none";
+        let hint = "give those a rule of their own";
+        diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
+    }
+    let blocks = limit.block_for.is_some();
+    let (leaps, has_tries) = (limit.leaps(), limit.has_tries());
+    let counts_refused = has_tries && limit.charge == Charge::Attempts;
+    let reach = step::Reach { leaps, counts_refused, blocks, has_tries };
+    step::check(&limit.steps, &reach, diagnostics);
+    if blocks && !limit.steps.is_empty() && limit.steps.iter().all(|step| step.then.passes()) {
+        let message = "with these steps nobody is ever blocked: all of them let pass";
+        let hint = "`block_for` begins with the first step that lets nothing through; add one, or leave it out";
         diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
     }
 }

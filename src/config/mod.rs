@@ -18,6 +18,7 @@ mod pattern;
 mod rule;
 mod settings;
 mod share;
+mod step;
 mod template;
 mod units;
 
@@ -62,6 +63,8 @@ pub use settings::PolicySettings;
 pub use settings::Server;
 pub use settings::State;
 pub use share::Share;
+pub use step::Step;
+pub use step::StepAction;
 pub use template::Part;
 pub use template::Template;
 pub use template::TemplateError;
@@ -72,6 +75,7 @@ pub use units::Rate;
 pub use units::Size;
 pub use units::Span;
 pub use units::UnitError;
+pub use units::scaled;
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;

@@ -15,6 +15,7 @@ use super::document::Value;
 use super::limit;
 use super::limit::Limit;
 use super::notice::Notice;
+use super::step::StepAction;
 use super::template::Template;
 use crate::codes;
 use crate::facts::Fact;
@@ -137,6 +138,10 @@ pub(super) fn read(
     let has_limit = fields.has("limit");
     let limit = fields.take("limit").and_then(|node| limit::read(node, diagnostics));
     let notify = notify(&mut fields, has_limit, diagnostics);
+    let has_steps = limit.as_ref().is_some_and(|limit| !limit.steps.is_empty());
+    if has_steps {
+        report_beside_steps(&fields, diagnostics);
+    }
     let action = action(&mut fields, diagnostics);
     let mode = fields.take("mode").and_then(|node| node.choice(&MODES, diagnostics));
     let at = fields.take("at").and_then(|node| answer_stage(node, &ANSWER_STAGES, diagnostics));
@@ -172,6 +177,17 @@ pub(super) fn read(
     }
     contradiction::report(&rule, diagnostics);
     Ok(rule)
+}
+
+/// What steps leave no room for.
+fn report_beside_steps(fields: &Fields, diagnostics: &mut Diagnostics) {
+    for key in ["reply", "then", "add_header"] {
+        if let Some(place) = fields.place_of(key) {
+            let message = format!("the steps of the limit say what follows; there is no room for `{key}`");
+            let hint = "a step takes a reply, too: steps = { \"100%\" = \"452 4.3.1 Slow down\" }";
+            diagnostics.push(Diagnostic::error(place, message).hint(hint));
+        }
+    }
 }
 
 /// `client = …` where `when.client = …` was meant.
@@ -252,9 +268,10 @@ fn disconnect(
 ) -> Option<bool> {
     let disconnect = node.boolean(diagnostics)?;
     let of_connections = |limit: &Limit| !limit.connections.is_empty() || limit.concurrent.is_some();
+    let replies = |limit: &Limit| limit.steps.iter().any(|step| matches!(step.then, StepAction::Reply(_)));
     let speaks = match action {
         None | Some(Action::Refuse(Some(_))) => true,
-        Some(Action::Refuse(None)) => limit.as_ref().is_some_and(of_connections),
+        Some(Action::Refuse(None)) => limit.as_ref().is_some_and(|limit| of_connections(limit) || replies(limit)),
         Some(Action::Accept | Action::AddHeader(_) | Action::Discard | Action::Quarantine) => false,
     };
     if disconnect && !speaks {
@@ -326,7 +343,7 @@ enum Then {
     Quarantine,
 }
 
-fn reply_template(node: Node, diagnostics: &mut Diagnostics) -> Option<At<ReplyTemplate>> {
+pub(super) fn reply_template(node: Node, diagnostics: &mut Diagnostics) -> Option<At<ReplyTemplate>> {
     let text = node.string("a reply such as \"550 5.7.1 Go away\"", diagnostics)?;
     let (status, rest) = match reply::split_status(&text.value) {
         Ok(parts) => parts,

@@ -120,7 +120,19 @@ pub struct Rate {
     pub per: Duration,
 }
 
+/// A part of an amount, in percent, rounded down.
+#[must_use]
+pub fn scaled(amount: u64, percent: u32) -> u64 {
+    u64::try_from(u128::from(amount) * u128::from(percent) / 100).unwrap_or(u64::MAX)
+}
+
 impl Rate {
+    /// A part of it in the same time, in percent, rounded down.
+    #[must_use]
+    pub fn scaled(self, percent: u32) -> Self {
+        Self { amount: scaled(self.amount, percent), ..self }
+    }
+
     /// Reads a rate whose amount is a plain number.
     ///
     /// # Errors

@@ -14,10 +14,11 @@ impl Origins {
     /// Those of a policy's [`crate::policy::Policy::outlines`].
     pub fn of<'a>(outlines: impl IntoIterator<Item = &'a Outline>) -> Self {
         let mut replies: Vec<(String, u16, Template)> = Vec::new();
-        for outline in outlines {
-            let Some((status, text)) = &outline.reply else {
-                continue;
-            };
+        let spoken = |outline: &'a Outline| {
+            let steps = outline.steps.iter().filter_map(|step| step.reply.as_ref());
+            outline.reply.iter().chain(steps).map(move |reply| (outline, reply))
+        };
+        for (outline, (status, text)) in outlines.into_iter().flat_map(spoken) {
             let template: Template = text.parse().unwrap_or_default();
             if !replies
                 .iter()

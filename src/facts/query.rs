@@ -69,7 +69,7 @@ pub enum Scope {
 pub enum Answer {
     /// That many bytes are free.
     Bytes(u64),
-    /// No room; nothing was reserved.
+    /// No room. Nothing was reserved, unless the counter has steps, and this is one above which counting goes on.
     Exceeded(Exceeded),
     /// Nobody can say.
     Failed,
@@ -95,6 +95,8 @@ pub enum Bound {
 pub struct Exceeded {
     /// Which of the counter's rows of bounds.
     pub row: usize,
+    /// Which of the counter's steps; 0 where it has none.
+    pub step: usize,
     /// What said no; of rates and shares, one of the row's.
     pub bound: Bound,
     /// What is charged inside the window and reserved; nothing for a block, hundredths for a share.

@@ -20,6 +20,7 @@ use crate::facts::Exceeded;
 use crate::facts::Hold;
 use crate::facts::Key;
 use crate::facts::Scope;
+use crate::policy::Levels;
 use crate::policy::MAX_SESSION_KEYS;
 
 /// The reservations of one session. Dropping it gives all of them back.
@@ -94,7 +95,9 @@ impl Ledger {
                 total.saturating_sub(held)
             }
         };
-        if amount == 0 {
+        let levels = self.shared.policy.counters().get(hold.counter).map(|counter| &counter.levels);
+        // With steps, what is held already says which one it is at.
+        if amount == 0 && levels.is_none_or(Levels::is_empty) {
             return Answer::Within;
         }
         // Judged again: the true size may be more than the declared one.
@@ -103,9 +106,18 @@ impl Ledger {
             return Answer::Within;
         }
         let now = self.shared.clock.now();
-        if let Err(exceeded) = self.shared.hold(now, hold, amount) {
-            return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
+        let over = match self.shared.hold(now, hold, amount) {
+            Ok(over) => over,
+            Err(exceeded) => return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row)),
+        };
+        if amount > 0 {
+            self.reserve(now, hold, amount);
         }
+        over.map_or(Answer::Within, |over| Answer::Exceeded(told(self.shut_out(now, hold, over), hold.row)))
+    }
+
+    /// Keeps what was reserved as long as its scope says.
+    fn reserve(&mut self, now: Duration, hold: &Hold, amount: u64) {
         let held = Held { counter: hold.counter, key: hold.key.clone(), amount };
         match hold.scope {
             Scope::Instant => self.shared.commit(now, hold.counter, &hold.key, amount),
@@ -122,7 +134,6 @@ impl Ledger {
                 self.command.push(held);
             }
         }
-        Answer::Within
     }
 
     /// Whether one more may be tried. What becomes of it shows when the command is settled.
@@ -228,10 +239,12 @@ impl Ledger {
         }
     }
 
-    /// Who is over a limit that says so is blocked from now on; the block is what he has to wait for.
+    /// Who is over a limit that says so is blocked from now on, unless he is at a step that lets pass; the block is what he
+    /// has to wait for.
     fn shut_out(&self, now: Duration, hold: &Hold, exceeded: limits::Exceeded) -> limits::Exceeded {
         let counter = self.shared.policy.counters().get(hold.counter);
-        match (counter.and_then(|counter| counter.block_for), exceeded.by) {
+        let blocking = counter.filter(|counter| !counter.levels.passes(exceeded.step));
+        match (blocking.and_then(|counter| counter.block_for), exceeded.by) {
             (Some(time), By::Concurrent | By::Rate(_) | By::Share(_)) => {
                 self.shared.block(now, hold.counter, &hold.key, now.saturating_add(time));
                 let longest = exceeded.retry_after.map_or(time, |retry_after| retry_after.max(time));
@@ -290,7 +303,7 @@ fn told(exceeded: limits::Exceeded, row: usize) -> Exceeded {
         By::Share(index) => (Bound::Share(index), exceeded.retry_after),
     };
     let retry_at = retry_after.and_then(|after| Clock::time_of_day().checked_add(after));
-    Exceeded { row, bound, used: exceeded.used, retry_after, retry_at }
+    Exceeded { row, step: exceeded.step, bound, used: exceeded.used, retry_after, retry_at }
 }
 
 #[cfg(test)]
@@ -307,7 +320,11 @@ mod tests {
     "#;
 
     fn shared() -> Arc<Shared> {
-        let sources = vec![Source { path: "test.toml".into(), text: CONFIG.to_owned() }];
+        shared_of(CONFIG)
+    }
+
+    fn shared_of(text: &str) -> Arc<Shared> {
+        let sources = vec![Source { path: "test.toml".into(), text: text.to_owned() }];
         let (config, mut diagnostics) = Config::read(sources);
         let policy = Policy::compile(&config, &mut diagnostics);
         Shared::new(Arc::new(policy.unwrap_or_else(|| panic!("{diagnostics}"))))
@@ -580,5 +597,97 @@ mod tests {
         assert_eq!((exceeded.bound, exceeded.used), (Bound::Share(0), 75));
         let Answer::Exceeded(exceeded) = tries(&mut ledger, Amount::Nothing, false) else { panic!("it was not tried") };
         assert_eq!(ledger.shared.policy.counters()[0].bound(&exceeded), "50% bad recipients/hour");
+    }
+
+    /// Messages of alice one after the other, each committed if it passes: the step of each, `None` for within.
+    fn in_steps(limit: &str, messages: usize) -> Vec<Option<usize>> {
+        let shared = shared_of(&format!("[[rule]]\nname = \"r\"\nlimit = {{ key = \"login\", {limit} }}\n"));
+        let levels = shared.policy.counters()[0].levels.clone();
+        let scope = if limit.contains("attempts") { Scope::Attempt } else { Scope::Message };
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        let one = |_| {
+            let key = Key::from_slice(b"alice");
+            let hold = Hold { counter: 0, row: 0, key, amount: Amount::Total(1), scope };
+            let step = match ledger.hold(&hold) {
+                Answer::Exceeded(exceeded) => Some(exceeded.step),
+                Answer::Within | Answer::Bytes(_) | Answer::Failed => None,
+            };
+            if step.is_none_or(|step| levels.passes(step)) {
+                ledger.commit()
+            } else {
+                ledger.release()
+            }
+            step
+        };
+        (0..messages).map(one).collect()
+    }
+
+    #[test]
+    fn what_passes_above_a_step_is_charged_and_what_does_not_is_not() {
+        let steps = "messages = \"2/hour\", steps = { \"100%\" = \"monitor\", \"150%\" = \"quarantine\", \"200%\" = \"defer\" }";
+        let (monitor, quarantine, defer) = (Some(0), Some(1), Some(2));
+        assert_eq!(in_steps(steps, 7), [None, None, monitor, quarantine, defer, defer, defer]);
+    }
+
+    #[test]
+    fn where_tries_count_those_that_are_deferred_do_up_to_the_highest_step() {
+        let steps =
+            "messages = \"2/hour\", charge = \"attempts\", steps = { \"100%\" = \"defer\", \"200%\" = \"refuse\" }";
+        assert_eq!(in_steps(steps, 6), [None, None, Some(0), Some(0), Some(1), Some(1)]);
+    }
+
+    #[test]
+    fn where_all_steps_let_pass_counting_ends_at_the_highest() {
+        let steps = "messages = \"2/hour\", steps = { \"50%\" = \"monitor\", \"100%\" = \"quarantine\" }";
+        assert_eq!(in_steps(steps, 5), [None, Some(0), Some(1), Some(1), Some(1)]);
+        let shared = shared_of(
+            "[[rule]]\nname = \"r\"\nlimit = { messages = \"2/hour\", steps = { \"100%\" = \"monitor\" } }\n",
+        );
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        for _ in 0..9 {
+            let hold = Hold { counter: 0, row: 0, key: Key::new(), amount: Amount::Total(1), scope: Scope::Message };
+            ledger.hold(&hold);
+            ledger.commit();
+        }
+        assert_eq!(shared.show_limit(0, &[]).unwrap().charged, 2);
+    }
+
+    #[test]
+    fn a_block_begins_with_the_first_step_that_lets_nothing_through() {
+        let steps =
+            "messages = \"1/hour\", block_for = \"1h\", steps = { \"100%\" = \"monitor\", \"200%\" = \"defer\" }";
+        let shared = shared_of(&format!("[[rule]]\nname = \"r\"\nlimit = {{ {steps} }}\n"));
+        let mut ledger = Ledger::new(Arc::clone(&shared));
+        let hold = Hold { counter: 0, row: 0, key: Key::new(), amount: Amount::Total(1), scope: Scope::Message };
+        let mut bounds = Vec::new();
+        for _ in 0..4 {
+            let answer = ledger.hold(&hold);
+            if let Answer::Exceeded(exceeded) = answer {
+                bounds.push((exceeded.step, exceeded.bound));
+                if exceeded.step == 1 {
+                    continue;
+                }
+            }
+            ledger.commit();
+        }
+        assert_eq!(bounds, [(0, Bound::Rate(0)), (1, Bound::Rate(0)), (1, Bound::Block)]);
+    }
+
+    /// The first recipient of a domain was deferred, and its try is held: the second one finds it there.
+    #[test]
+    fn a_try_that_is_held_still_says_which_step_it_is_at() {
+        let steps =
+            "messages = \"1/hour\", charge = \"attempts\", steps = { \"100%\" = \"defer\", \"300%\" = \"refuse\" }";
+        let shared = shared_of(&format!("[[rule]]\nname = \"r\"\nlimit = {{ key = \"recipient_domain\", {steps} }}\n"));
+        let mut ledger = Ledger::new(shared);
+        let key = Key::from_slice(b"b.example");
+        let hold = Hold { counter: 0, row: 0, key, amount: Amount::Total(1), scope: Scope::Attempt };
+        assert_eq!(ledger.hold(&hold), Answer::Within);
+        ledger.commit();
+        for _ in 0..3 {
+            ledger.mark();
+            assert!(matches!(ledger.hold(&hold), Answer::Exceeded(Exceeded { step: 0, .. })));
+            ledger.roll_back();
+        }
     }
 }

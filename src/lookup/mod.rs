@@ -39,6 +39,7 @@ use limits::Counters;
 use limits::Counts;
 use limits::Row;
 use limits::Seats;
+use limits::Steps;
 use succession::Heir;
 use succession::labels;
 
@@ -122,11 +123,15 @@ impl Shared {
         clock: Clock,
     ) -> Arc<Self> {
         let counter = |counter: &crate::policy::Counter| {
+            let levels = &counter.levels;
+            let (blocking, ceiling) = (levels.blocking(), levels.ceiling());
+            let steps = Steps { percents: levels.percents().into(), blocking, ceiling };
             let row = |row: &crate::policy::Row| Row {
                 whose: row.whose.clone(),
                 rates: row.rates.clone(),
                 shares: row.shares.clone(),
                 concurrent: row.concurrent,
+                steps: steps.clone(),
             };
             let rows = counter.rows.iter().map(row).collect();
             Counter { rows, max_keys: most_keys(counter), counts: counts(counter.measure) }

@@ -15,9 +15,9 @@ use crate::facts::Hold;
 
 impl Shared {
     /// Reserves under a row of a counter.
-    pub(super) fn hold(&self, now: Duration, hold: &Hold, load: impl Into<Load>) -> Result<(), Exceeded> {
+    pub(super) fn hold(&self, now: Duration, hold: &Hold, load: impl Into<Load>) -> Result<Option<Exceeded>, Exceeded> {
         let row = self.seats.row(hold.counter, hold.row);
-        self.counters.hold(now, self.seats.counter(hold.counter), row, &hold.key, load)
+        self.counters.hold_in_steps(now, self.seats.counter(hold.counter), row, &hold.key, load)
     }
 
     /// Gives back a part of what is held.

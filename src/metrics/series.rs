@@ -23,6 +23,7 @@ use crate::facts::Stage;
 use crate::policy::Failure;
 use crate::policy::Match;
 use crate::policy::Policy;
+use crate::policy::Rule;
 use crate::reply::Status;
 use crate::session::Decision;
 use crate::session::Verdict;
@@ -31,8 +32,8 @@ use crate::session::Verdict;
 #[derive(Debug)]
 pub struct Series {
     replies: IntCounterVec,
-    /// By rule.
-    matches: Vec<IntCounter>,
+    /// By rule, then by what follows: one thing, or what its steps do.
+    matches: Vec<Vec<(&'static str, IntCounter)>>,
     /// By the policy's number of a counter.
     limited: Vec<IntGauge>,
     blocked: Vec<IntGauge>,
@@ -100,7 +101,7 @@ impl Families {
         let gauges = |family: &IntGaugeVec| limits.iter().map(|labels| family.with_label_values(labels)).collect();
         let series = Series {
             replies: self.replies.clone(),
-            matches: rules.iter().map(|labels| self.matches.with_label_values(labels)).collect(),
+            matches: policy.rules().iter().enumerate().map(|rule| self.of_rule(policy, rule)).collect(),
             limited: gauges(&self.limited),
             blocked: gauges(&self.blocked),
         };
@@ -151,6 +152,11 @@ impl Families {
         live.notifiers = known;
     }
 
+    fn of_rule(&self, policy: &Policy, rule: (usize, &Rule)) -> Vec<(&'static str, IntCounter)> {
+        let counter = |action| (action, self.matches.with_label_values(&labels(policy, rule, action)));
+        actions(rule.1).iter().copied().map(counter).collect()
+    }
+
     fn live(&self) -> std::sync::MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -181,7 +187,9 @@ impl Series {
 
     /// A rule that is only watched has its reply counted with its match: nothing else tells of it.
     fn record_match(&self, decision: &Decision, matched: &Match) {
-        if let Some(counter) = self.matches.get(matched.rule) {
+        let of_rule = self.matches.get(matched.rule).map(Vec::as_slice).unwrap_or_default();
+        let is_meant = |(action, _): &&(&str, IntCounter)| of_rule.len() == 1 || *action == matched.action.step_name();
+        if let Some((_, counter)) = of_rule.iter().find(is_meant) {
             counter.inc();
         }
         if let Some(reply) = &matched.watched {
@@ -218,12 +226,19 @@ fn reply_labels(stage: Stage, status: Status, mode: Mode) -> [String; 4] {
     [stage.name().to_owned(), status.code().to_string(), status.enhanced().to_string(), mode.name().to_owned()]
 }
 
-/// The labels of each rule.
+/// What a rule's matches are counted by.
+fn actions(rule: &Rule) -> &[&'static str] {
+    if rule.steps.is_empty() { std::slice::from_ref(&rule.action) } else { &rule.steps }
+}
+
+fn labels(policy: &Policy, (number, rule): (usize, &Rule), action: &str) -> [String; 3] {
+    [rule.name.clone(), action.to_owned(), policy.mode_of(number).name().to_owned()]
+}
+
+/// The labels of all rules.
 fn rules(policy: &Policy) -> Vec<[String; 3]> {
-    let labels = |(number, rule): (usize, &crate::policy::Rule)| {
-        [rule.name.clone(), rule.action.to_owned(), policy.mode_of(number).name().to_owned()]
-    };
-    policy.rules().iter().enumerate().map(labels).collect()
+    let of_rule = |rule: (usize, &Rule)| actions(rule.1).iter().map(|action| labels(policy, rule, action)).collect();
+    policy.rules().iter().enumerate().flat_map::<Vec<_>, _>(of_rule).collect()
 }
 
 /// The labels of each counter.
@@ -284,11 +299,11 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let old = policy(&format!("{RULE}{limit}"));
         let series = metrics.adopt(&old, "old");
-        series.matches[0].inc();
-        series.matches[1].inc();
+        series.matches[0][0].1.inc();
+        series.matches[1][0].1.inc();
         let new = policy(&RULE.replace("5.2.1", "5.7.1"));
         let series = metrics.adopt(&new, "new");
-        series.matches[0].inc();
+        series.matches[0][0].1.inc();
         let both = metrics.encode().unwrap();
         let closed = "postward_rule_matches_total{action=\"refuse\",mode=\"enforce\",rule=\"closed\"} 2";
         assert!(both.contains(closed) && both.contains("rule=\"rate\""), "{both}");
@@ -297,5 +312,19 @@ mod tests {
         let new = metrics.encode().unwrap();
         assert!(new.contains(closed) && !new.contains("rule=\"rate\""), "{new}");
         assert!(has(&new, ("rcpt", 550, "5.2.1", "enforce")), "{new}");
+    }
+
+    #[test]
+    fn every_step_of_a_limit_has_its_series_from_the_start() {
+        let steps = "\"100%\" = \"monitor\", \"150%\" = \"quarantine\", \"200%\" = \"defer\", \"300%\" = \"450 4.7.1 No\", \
+                     \"400%\" = \"refuse\"";
+        let limit = format!("limit = {{ messages = \"9/hour\", charge = \"attempts\", steps = {{ {steps} }} }}");
+        let exposition = exposition(&format!("[[rule]]\nname = \"r\"\n{limit}\nallow = \"unusual-stage\"\n"));
+        let of_rule = exposition.lines().filter_map(|line| line.strip_prefix("postward_rule_matches_total{action=\""));
+        let of_rule: Vec<_> = of_rule.filter_map(|rest| rest.split('"').next()).collect();
+        assert_eq!(of_rule, ["defer", "monitor", "quarantine", "refuse"], "{exposition}");
+        for (code, enhanced) in [(452, "4.3.1"), (450, "4.7.1"), (550, "5.7.1")] {
+            assert!(has(&exposition, ("mail", code, enhanced, "enforce")), "{code}\n{exposition}");
+        }
     }
 }

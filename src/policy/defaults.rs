@@ -48,6 +48,9 @@ pub(crate) const MALFORMED_SENDER: Default = default(Class::Permanent, 1, 1, 7, 
 /// A recipient that two programs may read differently, where a rule asks who it is.
 pub(crate) const MALFORMED_RECIPIENT: Default = default(Class::Permanent, 1, 1, 3, "Bad recipient address syntax");
 
+/// So far over a limit that waiting is not meant to help.
+pub(crate) const FAR_OVER: Default = default(Class::Permanent, 50, 7, 1, "Limit of {limit} exceeded");
+
 const AUTHENTICATION_REQUIRED: Default = default(Class::Permanent, 30, 7, 0, "Authentication required");
 const TLS_REQUIRED: Default = default(Class::Permanent, 30, 7, 0, "Must issue a STARTTLS command first");
 const OVER_QUOTA: Default = default(Class::Permanent, 52, 2, 2, "Mailbox is full");

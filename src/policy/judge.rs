@@ -18,6 +18,9 @@ use super::standing::MessageStanding;
 use super::standing::RecipientStanding;
 use super::standing::SessionStanding;
 use super::standing::keep_header;
+use super::step::HeldBy;
+use super::step::Mark;
+use super::step::Passing;
 use super::text::Subject;
 use super::walk::Walk;
 use crate::config::Mode;
@@ -31,6 +34,7 @@ use crate::facts::Message;
 use crate::facts::Query;
 use crate::facts::Recipient;
 use crate::facts::Stage;
+use crate::reply::Class;
 use crate::reply::Reply;
 use crate::reply::Status;
 use crate::reply::printable;
@@ -80,6 +84,8 @@ pub struct Match {
     pub detail: Option<String>,
     /// The recipient it held for, where it is about one.
     pub recipient: Option<String>,
+    /// The step of its limit, in percent, if that has any.
+    pub step: Option<u32>,
     /// How its limit was passed, where it has one.
     pub excess: Option<Box<Excess>>,
 }
@@ -104,10 +110,30 @@ pub enum MatchedAction {
     AddHeader,
     /// The message is dropped.
     Discard,
+    /// It passes, and reading goes on.
+    Monitor,
     /// The message is put on hold.
     Quarantine,
     /// This reply is spoken.
     Refuse(Status),
+}
+
+impl MatchedAction {
+    /// What a step of a limit does, in metrics and notifications.
+    #[must_use]
+    pub const fn step_name(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::AddHeader => "add_header",
+            Self::Discard => "discard",
+            Self::Monitor => "monitor",
+            Self::Quarantine => "quarantine",
+            Self::Refuse(status) => match status.class() {
+                Class::Permanent => "refuse",
+                Class::Transient => "defer",
+            },
+        }
+    }
 }
 
 /// The session as the judge sees it.
@@ -153,14 +179,18 @@ impl Policy {
                     let is_told = test.purpose == Purpose::Decide && !walk.is_refused;
                     let matched = is_told.then(|| self.matched(test, &subject, excess));
                     let effect = self.effect(test, &subject);
+                    let passes = matches!(test.outcome(exceeded.as_ref()), Outcome::Pass(_));
+                    let step = exceeded.map(|exceeded| exceeded.step).filter(|_| passes);
+                    let mark = Mark { rule: test.rule, step };
                     if let Some(matched) = matched
-                        && (!self.is_watched(test.rule) || holds_first(test, walk, message))
+                        && (!(passes || self.is_watched(test.rule)) || holds_first(test, mark, walk, message))
                     {
                         walk.matches.push(matched);
                     }
                     match effect {
                         Effect::Exempt(exemption) => exempt(exemption, test, walk, message),
                         Effect::Header(header) => keep_header(&mut walk.headers, header),
+                        Effect::Hold(held) => walk.held_by = HeldBy::or_above(walk.held_by, Some(held)),
                         Effect::None => {}
                         Effect::Refuse(refusal) => return Step::Refused(refusal),
                     }
@@ -214,7 +244,12 @@ impl Policy {
         if self.is_watched(test.rule) || test.purpose == Purpose::Count {
             return Effect::None;
         }
-        let how = match &test.outcome {
+        let how = match test.outcome(subject.exceeded()) {
+            Outcome::Pass(Passing::Monitor) => return Effect::None,
+            Outcome::Pass(Passing::Quarantine) => {
+                let percent = subject.step().unwrap_or_default();
+                return Effect::Hold(HeldBy { rule: test.rule, percent });
+            }
             Outcome::Refuse(refuse) => {
                 return Effect::Refuse(Refusal { rule: Some(test.rule), reply: subject.reply(refuse) });
             }
@@ -231,11 +266,12 @@ impl Policy {
 
     /// The match, for metrics and logs.
     fn matched(&self, test: &Test, subject: &Subject<'_>, excess: Option<Box<Excess>>) -> Match {
-        let (action, refuse) = match &test.outcome {
+        let (action, refuse) = match test.outcome(subject.exceeded()) {
             Outcome::Accept => (MatchedAction::Accept, None),
             Outcome::AddHeader(_) => (MatchedAction::AddHeader, None),
             Outcome::Discard => (MatchedAction::Discard, None),
-            Outcome::Quarantine => (MatchedAction::Quarantine, None),
+            Outcome::Pass(Passing::Monitor) => (MatchedAction::Monitor, None),
+            Outcome::Pass(Passing::Quarantine) | Outcome::Quarantine => (MatchedAction::Quarantine, None),
             Outcome::Refuse(refuse) => (MatchedAction::Refuse(refuse.status), Some(refuse)),
         };
         let recipient = subject.facts.recipient.filter(|_| test.of_recipient);
@@ -246,6 +282,7 @@ impl Policy {
             mode: self.mode_of(test.rule),
             detail: subject.detail(),
             recipient: recipient.map(|recipient| recipient.address.as_written().to_owned()),
+            step: subject.step(),
             excess,
         }
     }
@@ -275,6 +312,8 @@ impl Policy {
 enum Effect {
     Exempt(Exemption),
     Header(AddedHeader),
+    /// At its end the message is put on hold.
+    Hold(HeldBy),
     None,
     Refuse(Refusal),
 }
@@ -293,7 +332,7 @@ fn concerns_refused(test: &Test) -> bool {
     match (&test.limit, &test.outcome) {
         (Some(limit), _) => limit.tries,
         (None, Outcome::Accept | Outcome::Discard | Outcome::Quarantine) => true,
-        (None, Outcome::AddHeader(_) | Outcome::Refuse(_)) => false,
+        (None, Outcome::AddHeader(_) | Outcome::Pass(_) | Outcome::Refuse(_)) => false,
     }
 }
 
@@ -326,29 +365,30 @@ fn next_subject<'a>(
 }
 
 /// Whether a rule that is only watched holds for the first time. Enforced, it would have refused the message, or the
-/// recipient, and never have been judged for it again: by the true size, say, after the declared one.
-fn holds_first(test: &Test, walk: &mut Walk, message: &mut MessageStanding) -> bool {
+/// recipient, and never have been judged for it again: by the true size, say, after the declared one. The same for each
+/// step that lets pass.
+fn holds_first(test: &Test, mark: Mark, walk: &mut Walk, message: &mut MessageStanding) -> bool {
     let rule = test.rule;
-    if message.watched.contains(&rule) {
+    if mark.is_among(&message.watched) {
         return false;
     }
     if walk.stage <= Stage::Rcpt {
-        return note(&mut walk.watched, rule);
+        return note(&mut walk.watched, mark);
     }
     if judged_for_each(test, walk.stage) {
-        return message.recipients.get_mut(walk.recipient).is_some_and(|standing| note(&mut standing.watched, rule));
+        return message.recipients.get_mut(walk.recipient).is_some_and(|standing| note(&mut standing.watched, mark));
     }
-    let is_told = |standing: &RecipientStanding| standing.exempt.covers(rule) || standing.watched.contains(&rule);
+    let is_told = |standing: &RecipientStanding| standing.exempt.covers(rule) || mark.is_among(&standing.watched);
     let all_told = !message.recipients.is_empty() && message.recipients.iter().all(is_told);
-    message.watched.push(rule);
+    message.watched.push(mark);
     !all_told
 }
 
-/// Notes a rule; false when it was.
-fn note(rules: &mut Vec<usize>, rule: usize) -> bool {
-    let is_new = !rules.contains(&rule);
+/// Notes a match; false when it was.
+fn note(marks: &mut Vec<Mark>, mark: Mark) -> bool {
+    let is_new = !mark.is_among(marks);
     if is_new {
-        rules.push(rule);
+        marks.push(mark);
     }
     is_new
 }

@@ -317,6 +317,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::limit::Measure;
+    use super::super::step::Levels;
     use super::*;
     use crate::config::Charge;
 
@@ -334,6 +335,7 @@ mod tests {
             charge: Charge::Accepted,
             key: key.to_vec(),
             rule,
+            levels: Levels::default(),
         }
     }
 

@@ -8,11 +8,13 @@ use super::condition::malformed_recipient;
 use super::condition::malformed_sender;
 use super::key::push_network;
 use super::overrides::Overrides;
+use super::step::Levels;
 use crate::config::Charge;
 use crate::config::KeyPart;
 use crate::config::Rate;
 use crate::config::Share;
 use crate::config::Size;
+use crate::config::scaled;
 use crate::facts::Amount;
 use crate::facts::Bound;
 use crate::facts::Exceeded;
@@ -42,6 +44,8 @@ pub struct Counter {
     pub max_keys: Option<u64>,
     /// The name of the rule it belongs to.
     pub rule: String,
+    /// What part of the bounds is another step.
+    pub levels: Levels,
 }
 
 /// Bounds that hold together; without any, there is no limit.
@@ -61,16 +65,19 @@ impl Counter {
     /// The bound that was passed, for people: `100/hour`, `1 GiB/day`, `10 at once`, `blocked until 2026-11-21T10:20:00Z`.
     #[must_use]
     pub fn bound(&self, exceeded: &Exceeded) -> String {
-        let row = self.rows.get(exceeded.row);
+        let (row, percent) = (self.rows.get(exceeded.row), self.levels.bound(exceeded.step));
         match exceeded.bound {
             Bound::Block => match exceeded.retry_at {
                 Some(end) => format!("blocked until {}", humantime::format_rfc3339_seconds(end)),
                 None => "blocked".to_owned(),
             },
-            Bound::Concurrent => format!("{} at once", row.and_then(|row| row.concurrent).unwrap_or_default()),
-            Bound::Rate(index) => {
-                row.and_then(|row| row.rates.get(index)).map(|rate| self.rate(rate)).unwrap_or_default()
+            Bound::Concurrent => {
+                format!("{} at once", scaled(row.and_then(|row| row.concurrent).unwrap_or_default(), percent))
             }
+            Bound::Rate(index) => row
+                .and_then(|row| row.rates.get(index))
+                .map(|rate| self.rate(&rate.scaled(percent)))
+                .unwrap_or_default(),
             Bound::Share(index) => {
                 let share = row.and_then(|row| row.shares.get(index));
                 share.map(|share| format!("{}% bad recipients/{}", share.percent, share.span())).unwrap_or_default()

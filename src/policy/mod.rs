@@ -17,6 +17,7 @@ mod outline;
 mod overrides;
 mod plan;
 mod standing;
+mod step;
 mod text;
 mod walk;
 
@@ -34,9 +35,12 @@ pub use limit::Row;
 pub use needs::Needs;
 pub use outline::Outline;
 pub use outline::Outlines;
+pub use outline::StepOutline;
 pub use standing::Judgement;
 pub use standing::MessageStanding;
 pub use standing::SessionStanding;
+pub use step::Level;
+pub use step::Levels;
 pub use walk::Walk;
 
 use std::path::Path;
@@ -83,12 +87,14 @@ pub struct Policy {
 pub struct Rule {
     /// Its name.
     pub name: String,
-    /// What it does: `accept`, `add_header`, `discard`, `quarantine` or `refuse`.
+    /// What it does: `accept`, `add_header`, `discard`, `quarantine`, `refuse`, or `steps`.
     pub action: &'static str,
     /// Whether it is enforced.
     pub mode: Mode,
     /// Who is told of keys that are over its limit.
     pub notify: Vec<String>,
+    /// What the steps of its limit do, each once: `monitor`, `quarantine`, `defer`, `refuse`.
+    pub steps: Vec<&'static str>,
 }
 
 impl Policy {
@@ -173,9 +179,10 @@ impl Policy {
     pub fn replies(&self) -> impl Iterator<Item = (Stage, Status, Mode)> {
         let tests =
             Stage::ALL.into_iter().zip(&self.plans).flat_map(|(stage, plan)| plan.iter().map(move |t| (stage, t)));
-        let refusals = tests.filter_map(|(stage, test)| match &test.outcome {
-            Outcome::Refuse(refuse) => Some((stage, refuse.status, self.mode_of(test.rule))),
-            Outcome::Accept | Outcome::AddHeader(_) | Outcome::Discard | Outcome::Quarantine => None,
+        let outcomes = tests.flat_map(|(stage, test)| test.outcomes().map(move |outcome| (stage, test.rule, outcome)));
+        let refusals = outcomes.filter_map(|(stage, rule, outcome)| match outcome {
+            Outcome::Refuse(refuse) => Some((stage, refuse.status, self.mode_of(rule))),
+            Outcome::Accept | Outcome::AddHeader(_) | Outcome::Discard | Outcome::Pass(_) | Outcome::Quarantine => None,
         });
         refusals.flat_map(|(stage, status, mode)| {
             let at_end = is_spoken_at_end(stage, mode).then_some((Stage::EndOfMessage, status, mode));

@@ -35,7 +35,7 @@ impl Needs {
             mode == Mode::Enforce
                 && plans.get(stage as usize).is_some_and(|plan| {
                     plan.iter().any(|test| {
-                        matches!(test.outcome, Outcome::Refuse(_))
+                        test.outcomes().any(|outcome| matches!(outcome, Outcome::Refuse(_)))
                             && test.purpose == Purpose::Decide
                             && !monitored(test.rule)
                     })
@@ -64,7 +64,7 @@ impl Needs {
             answers_data: plans.get(Stage::Data as usize).is_some_and(|plan| !plan.is_empty()),
             content: asks_true_size || tests().any(|test| test.limit.as_ref().is_some_and(counts_octets)),
             add_headers: tests().any(|test| matches!(test.outcome, Outcome::AddHeader(_))),
-            quarantine: tests().any(|test| matches!(test.outcome, Outcome::Quarantine)),
+            quarantine: tests().flat_map(Test::outcomes).any(Outcome::holds_message),
             delete_recipients: tests().any(|test| matches!(test.outcome, Outcome::Discard) && differs(test)),
         }
     }

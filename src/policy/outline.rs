@@ -31,8 +31,32 @@ pub struct Outline {
     pub answered: Stage,
     /// What it says.
     pub reply: Option<(Status, String)>,
+    /// What follows at each step of its limit, the lowest first.
+    pub steps: Vec<StepOutline>,
     /// Why a stage is later than the one before it, and what else is worth knowing.
     pub notes: Vec<String>,
+}
+
+/// What follows above a part of a limit.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StepOutline {
+    /// In percent of the limit.
+    pub percent: u32,
+    /// `monitor`, `quarantine`, `defer` or `refuse`.
+    pub action: &'static str,
+    /// What it says.
+    pub reply: Option<(Status, String)>,
+}
+
+impl fmt::Display for StepOutline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "above {}%: ", self.percent)?;
+        match (&self.reply, self.action) {
+            (Some((status, text)), _) => write!(f, "{status} {}", text.replace('\n', "\n            ")),
+            (None, "quarantine") => f.write_str("it passes, and the message is put on hold at its end"),
+            (None, _) => f.write_str("it passes, counted and logged"),
+        }
+    }
 }
 
 /// The judgements of one rule, for people: what they share once, then a line for each.
@@ -76,7 +100,8 @@ impl Outline {
             "known_at": self.natural.name(),
             "judged_at": self.judged.name(),
             "answered_at": self.answered.name(),
-            "reply": self.reply.as_ref().map(|(status, text)| format!("{status} {text}")),
+            "reply": shown(self.reply.as_ref()),
+            "steps": self.steps.iter().map(StepOutline::to_json).collect::<Vec<_>>(),
             "notes": self.notes,
         })
     }
@@ -92,7 +117,13 @@ impl Outline {
         {
             writeln!(f, "    says    {status} {}", text.replace('\n', "\n            "))?;
         }
-        let answered = if self.reply.is_some() { "spoken" } else { "seen" };
+        if before.is_none_or(|before| before.steps != self.steps) {
+            for (number, step) in self.steps.iter().enumerate() {
+                writeln!(f, "    {:5}   {step}", if number == 0 { "steps" } else { "" })?;
+            }
+        }
+        let speaks = self.reply.is_some() || self.steps.iter().any(|step| step.reply.is_some());
+        let answered = if speaks { "spoken" } else { "seen" };
         let (natural, judged) = (self.natural.name(), self.judged.name());
         writeln!(f, "    at      known {natural:14}  judged {judged:14}  {answered} {}", self.answered)?;
         for note in &self.notes {
@@ -100,4 +131,14 @@ impl Outline {
         }
         Ok(())
     }
+}
+
+impl StepOutline {
+    fn to_json(&self) -> Value {
+        json!({ "over": format!("{}%", self.percent), "action": self.action, "reply": shown(self.reply.as_ref()) })
+    }
+}
+
+fn shown(reply: Option<&(Status, String)>) -> Option<String> {
+    reply.map(|(status, text)| format!("{status} {text}"))
 }

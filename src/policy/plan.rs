@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use super::condition::Condition;
 use super::limit::Limit;
+use super::step::Passing;
 use crate::config::HeaderField;
 use crate::config::Template;
+use crate::facts::Exceeded;
 use crate::reply::Status;
 
 /// The tests of one stage, in the order of their rules.
@@ -23,12 +25,26 @@ pub(crate) struct Test {
     pub(crate) limit: Option<Limit>,
     /// Whether it may differ between the recipients of one message.
     pub(crate) of_recipient: bool,
-    /// What follows when it holds.
+    /// What follows when it holds; with steps, each of them says it.
     pub(crate) outcome: Outcome,
+    /// What follows at each step of its limit.
+    pub(crate) steps: Arc<[Outcome]>,
     /// Whether it decides here, or only prepares what is decided later.
     pub(crate) purpose: Purpose,
     /// The bound on the size, for texts.
     pub(crate) size_bound: Option<u64>,
+}
+
+impl Test {
+    /// What follows, at this step.
+    pub(crate) fn outcome(&self, exceeded: Option<&Exceeded>) -> &Outcome {
+        exceeded.and_then(|exceeded| self.steps.get(exceeded.step)).unwrap_or(&self.outcome)
+    }
+
+    /// All that may follow.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Outcome> {
+        self.steps.iter().chain(Some(&self.outcome).filter(|_| self.steps.is_empty()))
+    }
 }
 
 /// What a test is judged for.
@@ -48,8 +64,20 @@ pub(crate) enum Outcome {
     Accept,
     AddHeader(HeaderField),
     Discard,
+    /// A step: it passes, and reading goes on.
+    Pass(Passing),
     Quarantine,
     Refuse(Refuse),
+}
+
+impl Outcome {
+    /// Whether the message is put on hold.
+    pub(crate) const fn holds_message(&self) -> bool {
+        match self {
+            Self::Pass(Passing::Quarantine) | Self::Quarantine => true,
+            Self::Accept | Self::AddHeader(_) | Self::Discard | Self::Pass(Passing::Monitor) | Self::Refuse(_) => false,
+        }
+    }
 }
 
 /// A refusal before its text is filled in.

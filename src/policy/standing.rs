@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use super::MAX_SESSION_KEYS;
+use super::step::HeldBy;
+use super::step::Mark;
 use super::walk::Walk;
 use crate::facts::Answer;
 use crate::facts::Hold;
@@ -26,8 +28,10 @@ pub struct MessageStanding {
     pub(super) exempt: Exemption,
     pub(super) recipients: Vec<RecipientStanding>,
     pub(super) headers: Vec<AddedHeader>,
-    /// The rules that are only watched and have held for all of it.
-    pub(super) watched: Vec<usize>,
+    /// The rules that are only watched, or let pass, and have held for all of it.
+    pub(super) watched: Vec<Mark>,
+    /// The step that puts it on hold.
+    held_by: Option<HeldBy>,
 }
 
 /// An accepted recipient.
@@ -35,8 +39,8 @@ pub struct MessageStanding {
 pub(super) struct RecipientStanding {
     pub(super) recipient: Recipient,
     pub(super) exempt: Exemption,
-    /// The rules that are only watched and have held for it.
-    pub(super) watched: Vec<usize>,
+    /// The rules that are only watched, or let pass, and have held for it.
+    pub(super) watched: Vec<Mark>,
 }
 
 /// The rule that exempts from all rules below it.
@@ -92,8 +96,8 @@ pub enum Judgement {
         headers: Vec<(String, String)>,
         /// Recipients, by number, that discard it.
         without: Vec<usize>,
-        /// The rule that puts it on hold.
-        quarantine: Option<usize>,
+        /// The rule that puts it on hold, and the step of its limit, in percent, if that does.
+        quarantine: Option<(usize, Option<u32>)>,
     },
 }
 
@@ -126,6 +130,7 @@ impl MessageStanding {
     /// Keeps a recipient that nothing refused, with what the walk found out about it.
     pub fn add_recipient(&mut self, recipient: Recipient, walk: &mut Walk) {
         let watched = std::mem::take(&mut walk.watched);
+        self.held_by = HeldBy::or_above(self.held_by, walk.held_by);
         self.recipients.push(RecipientStanding { recipient, exempt: walk.exempt, watched });
         self.keep_headers(walk);
     }
@@ -133,6 +138,7 @@ impl MessageStanding {
     /// Keeps what a walk found out about the whole message.
     pub fn keep(&mut self, walk: &mut Walk) {
         self.exempt = self.exempt.or_above(walk.exempt);
+        self.held_by = HeldBy::or_above(self.held_by, walk.held_by);
         self.watched.append(&mut walk.watched);
         self.keep_headers(walk);
     }
@@ -166,10 +172,12 @@ impl MessageStanding {
         let (discarded, kept): (Vec<usize>, Vec<usize>) =
             (0..verdicts.len()).partition(|number| verdicts.get(*number).is_some_and(by(Exempting::Discard)));
         let quarantine = verdicts.iter().find(|verdict| by(Exempting::Quarantine)(verdict));
+        let by_rule = quarantine.and_then(|verdict| verdict.by).map(|(rule, _)| (rule, None));
+        let by_step = self.held_by.map(|held| (held.rule, Some(held.percent)));
         Judgement::Pass {
             rule,
             without: self.without_copies(discarded, &kept),
-            quarantine: quarantine.and_then(|verdict| verdict.by).map(|(rule, _)| rule),
+            quarantine: by_rule.into_iter().chain(by_step).min_by_key(|(rule, _)| *rule),
             headers: self.headers.drain(..).map(|header| (header.name, header.value)).collect(),
         }
     }

@@ -59,6 +59,19 @@ impl Subject<'_> {
         }
     }
 
+    /// How the limit was passed.
+    pub(crate) const fn exceeded(&self) -> Option<&Exceeded> {
+        match &self.exceeded {
+            Some((_, exceeded)) => Some(exceeded),
+            None => None,
+        }
+    }
+
+    /// The step of the limit, in percent.
+    pub(crate) fn step(&self) -> Option<u32> {
+        self.exceeded.and_then(|(counter, exceeded)| counter.levels.percent(exceeded.step))
+    }
+
     /// What made the rule hold, for logs: the list and its entry, or the limit that was passed.
     pub(crate) fn detail(&self) -> Option<String> {
         if let Some((counter, exceeded)) = self.exceeded {

@@ -6,6 +6,8 @@ use super::judge::Match;
 use super::standing::AddedHeader;
 use super::standing::Exemption;
 use super::standing::SessionStanding;
+use super::step::HeldBy;
+use super::step::Mark;
 use crate::facts::Answer;
 use crate::facts::DecisionId;
 use crate::facts::Query;
@@ -30,8 +32,10 @@ pub struct Walk {
     /// What the tests of this walk have exempted; at the end of the message it is with the recipients.
     pub(super) exempt: Exemption,
     pub(super) headers: Vec<AddedHeader>,
-    /// Up to RCPT, the rules that are only watched and held; later they are with the message and its recipients.
-    pub(super) watched: Vec<usize>,
+    /// Up to RCPT, the rules that are only watched, or let pass, and held; later they are with the message and its recipients.
+    pub(super) watched: Vec<Mark>,
+    /// The step that puts the message on hold, if it is not refused after all.
+    pub(super) held_by: Option<HeldBy>,
     /// The rules that held.
     pub(super) matches: Vec<Match>,
 }
@@ -51,6 +55,7 @@ impl Walk {
             exempt: Exemption { by: None },
             headers: Vec::new(),
             watched: Vec::new(),
+            held_by: None,
             matches: Vec::new(),
         }
     }

@@ -48,12 +48,15 @@ pub(super) fn decided(session: &Session, decision: &Decision) {
     let policy = session.policy();
     // Of a policy in monitor mode the refusals are told with the decision, everything else with its match.
     let nothing_is_done = policy.mode() == Mode::Monitor;
-    let watched = |matched: &&Match| {
+    let is_watched = |matched: &Match| {
         policy.is_watched(matched.rule) || (nothing_is_done && !matches!(matched.action, MatchedAction::Refuse(_)))
     };
+    // What a step lets pass has a line of its own: the decision may be another rule's.
+    let watched = |matched: &&Match| is_watched(matched) || (matched.step.is_some() && passes(matched.action));
     for matched in decision.matches.iter().filter(watched) {
         let rule = policy.rule_name(matched.rule);
-        Line { decision, subject, rule, detail: matched.detail.as_deref() }.would(matched);
+        let line = Line { decision, subject, rule, step: matched.step, detail: matched.detail.as_deref() };
+        if is_watched(matched) { line.would(matched) } else { line.passes(matched) }
     }
     let last = decision.matches.iter().rfind(|matched| !watched(matched));
     let rule = decision.rule.or_else(|| last.map(|matched| matched.rule));
@@ -61,6 +64,7 @@ pub(super) fn decided(session: &Session, decision: &Decision) {
         decision,
         subject,
         rule: rule.map_or("", |rule| policy.rule_name(rule)),
+        step: last.and_then(|matched| matched.step).or(decision.step),
         detail: last.and_then(|matched| matched.detail.as_deref()),
     };
     match (&decision.verdict, &decision.watched) {
@@ -78,11 +82,17 @@ pub(super) fn decided(session: &Session, decision: &Decision) {
     }
 }
 
+const fn passes(action: MatchedAction) -> bool {
+    matches!(action, MatchedAction::Monitor | MatchedAction::Quarantine)
+}
+
 /// What a line tells.
 struct Line<'a> {
     decision: &'a Decision,
     subject: Subject<'a>,
     rule: &'a str,
+    /// In percent of the rule's limit.
+    step: Option<u32>,
     detail: Option<&'a str>,
 }
 
@@ -94,9 +104,16 @@ impl Line<'_> {
             MatchedAction::Accept => "would accept",
             MatchedAction::AddHeader => "would add a header",
             MatchedAction::Discard => "would discard",
+            MatchedAction::Monitor => "would let pass",
             MatchedAction::Quarantine => "would quarantine",
         };
         self.write(verdict, matched.watched.as_ref());
+    }
+
+    /// A step lets pass.
+    fn passes(&self, matched: &Match) {
+        let holds = matches!(matched.action, MatchedAction::Quarantine);
+        self.write(if holds { "quarantine at end of message" } else { "let pass" }, None);
     }
 
     fn write(&self, verdict: &str, reply: Option<&Reply>) {
@@ -114,6 +131,7 @@ impl Line<'_> {
             recipient = recipient.map(|recipient| recipient.address.as_written()),
             recipients = (recipients > 1).then_some(recipients),
             rule = Some(self.rule).filter(|rule| !rule.is_empty()),
+            step = self.step.map(|percent| format!("{percent}%")),
             matched = self.detail,
             reply = reply.map(Reply::to_string),
             "{verdict}"

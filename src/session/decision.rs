@@ -22,6 +22,8 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The rule that decided, if one did.
     pub rule: Option<usize>,
+    /// The step of its limit, in percent, that puts the message on hold.
+    pub step: Option<u32>,
     /// Every rule that held, in order, those only watched included.
     pub matches: Vec<Match>,
     /// Whether the verdict is enforced.
@@ -156,6 +158,7 @@ impl Decision {
             stage,
             verdict: Verdict::Continue,
             rule: None,
+            step: None,
             matches: Vec::new(),
             mode: Mode::Enforce,
             watched: None,

@@ -117,7 +117,10 @@ impl Session {
                 decision.headers = headers.into_iter().map(|(name, value)| (name, self.spaced(value))).collect();
                 decision.delete = without.iter().filter_map(|i| accepted.get(*i)).map(|r| r.written.clone()).collect();
                 match quarantine {
-                    Some(rule) => decision.quarantine(rule, self.policy.rule_name(rule)),
+                    Some((rule, step)) => {
+                        decision.quarantine(rule, self.policy.rule_name(rule));
+                        decision.step = step;
+                    }
                     None => decision.accept(rule),
                 }
             }

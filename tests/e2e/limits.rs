@@ -511,3 +511,43 @@ fn who_is_shut_out_stays_so_over_a_restart() {
     site.client().mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
     site.check();
 }
+
+/// What is a little over passes, what is further over is held, and what is far over is deferred; the counters say the same.
+#[test]
+fn steps_let_pass_then_hold_then_defer() {
+    let limit =
+        "messages = \"2/hour\", steps = { \"100%\" = \"monitor\", \"150%\" = \"quarantine\", \"200%\" = \"defer\" }";
+    let rules = format!("[[rule]]\nname = \"rate\"\nlimit = {{ key = \"client\", {limit} }}\n");
+    let deferred = "452 4.3.1 Message rate limit of 4/hour reached, try again later";
+    for mta in Mta::BOTH {
+        on(mta, &[], &rules, |site| {
+            let matches = |action: &str| {
+                let labels = [("rule", "rate"), ("action", action), ("mode", "enforce")];
+                site.daemon.metrics().get("postward_rule_matches_total", &labels)
+            };
+            assert_eq!(["monitor", "quarantine", "defer"].map(matches), [0.0; 3]);
+            let mut client = site.client();
+            for sender in ["<one@example.net>", "<two@example.net>", "<three@example.net>"] {
+                client.delivers_from(sender);
+            }
+            client.mail("<four@example.net>").ok();
+            client.rcpt(RECIPIENT).ok();
+            client.data_that_is("quarantined", MESSAGE).ok();
+            client.mail(SENDER).is(deferred);
+            client.mail(SENDER).is(deferred);
+            client.quit();
+            // What is not held may have left the queue.
+            let held: Vec<_> = site.mta.all_queued().into_iter().filter(|queued| queued.held).collect();
+            let [held] = &held[..] else { panic!("{held:?}") };
+            assert!(held.envelope.contains("four@example.net"), "{held:?}");
+            for (end, count) in [("accepted", 3.0), ("quarantined", 1.0), ("deferred", 2.0)] {
+                site.daemon.wait_for_metric("postward_messages_total", &[("result", end)], count);
+            }
+            assert_eq!(["monitor", "quarantine", "defer"].map(matches), [1.0, 1.0, 2.0]);
+            for verdict in ["let pass", "quarantine at end of message", "quarantine", "refuse"] {
+                let line = site.daemon.wait_for_log(&format!("INFO {verdict} id="));
+                assert!(line.contains(" step=\""), "{line}");
+            }
+        });
+    }
+}

@@ -456,6 +456,7 @@ impl Ledger {
         if charged + wanted > bound {
             return Found::Exceeded(Exceeded {
                 row: 0,
+                step: 0,
                 bound: Bound::Rate(0),
                 used: charged + held,
                 retry_after: None,

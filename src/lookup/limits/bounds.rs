@@ -12,10 +12,13 @@ use super::Counts;
 use super::Exceeded;
 use super::Load;
 use super::Row;
+use super::Steps;
 use super::charges::Charges;
 use super::entry::Blocked;
 use super::tries::ShareBound;
 use super::tries::Tries;
+use crate::config::Rate;
+use crate::config::scaled;
 
 /// Rows of bounds, of all policies that count with a counter. A row keeps its number as long as one of them has it.
 #[derive(Clone, Default)]
@@ -42,6 +45,15 @@ struct Seated {
 /// A [`Row`], in nanoseconds.
 struct RowBounds {
     written: Arc<Row>,
+    /// One for each step, the lowest first.
+    steps: Vec<StepBounds>,
+    /// The step above which nothing passes, and the one above which nothing is reserved.
+    blocking: usize,
+    ceiling: usize,
+}
+
+/// The bounds of a row at one of its steps.
+struct StepBounds {
     rates: Vec<RateBound>,
     shares: Vec<ShareBound>,
     concurrent: Option<u64>,
@@ -55,6 +67,7 @@ struct RateBound {
 /// [`Exceeded`], with the absolute time, or [`NEVER`].
 pub(super) struct Refusal {
     by: Refuser,
+    step: usize,
     used: u64,
     pub(super) until: u64,
 }
@@ -135,44 +148,56 @@ impl Bounds {
         (!is_same).then_some(heirs)
     }
 
-    /// Whether `load`, which is not nothing, fits under all bounds of the row.
-    pub(super) fn check(&self, row: usize, charges: &Charges, held: u64, now: u64, load: Load) -> Result<(), Refusal> {
+    /// Whether `load` fits under all bounds of the row, be it that a step is passed. Of several steps the highest is told,
+    /// with the bound that has to give way: its own, or where nothing passes the lowest one of those.
+    pub(super) fn check(
+        &self,
+        row: usize,
+        charges: &Charges,
+        held: u64,
+        now: u64,
+        load: Load,
+    ) -> Result<Option<Refusal>, Refusal> {
         let Some(row) = self.row(row) else {
-            return Ok(());
+            return Ok(None);
         };
-        let amount = load.amount();
-        let rates = row.rates.iter().enumerate().filter(|(_, rate)| !rate.has_already(load, charges, now));
-        let rates = rates.filter_map(|(index, rate)| rate.refusal(index, charges, held, now, amount));
-        let rates = rates.map(|refusal| Refusal { used: self.counted(refusal.used), ..refusal });
-        let concurrent = row.concurrent.filter(|bound| amount > bound.saturating_sub(held));
-        let concurrent = concurrent.map(|_| Refusal { by: Refuser::Concurrent, used: held, until: NEVER });
-        let shares = row.shares.iter().enumerate();
-        let shares = shares.filter_map(|(index, share)| share.refusal(index, charges, now));
-        rates.chain(shares).chain(concurrent).min_by_key(|refusal| Reverse(refusal.until)).map_or(Ok(()), Err)
+        let refusal = |step: usize| row.steps.get(step)?.refusal(self.counts, charges, held, now, load);
+        let Some((step, own)) = (0..row.steps.len()).rev().find_map(|step| Some((step, refusal(step)?))) else {
+            return Ok(None);
+        };
+        let to_give_way = Some(row.blocking).filter(|blocking| *blocking < step).and_then(refusal).unwrap_or(own);
+        let refusal = Refusal { step, ..to_give_way };
+        if step >= row.ceiling { Err(refusal) } else { Ok(Some(refusal)) }
+    }
+
+    /// Whether the row has steps, so that it tells of those who are above one already.
+    pub(super) fn has_steps(&self, row: usize) -> bool {
+        self.row(row).is_some_and(|row| row.written.steps != Steps::default())
+    }
+
+    /// The step that a blocked key is at: the first that lets nothing through, or the last.
+    pub(super) fn blocked_step(&self, row: usize) -> usize {
+        self.row(row).map_or(0, |row| row.blocking.min(row.steps.len().saturating_sub(1)))
     }
 
     /// When there is room again for anything at all, if there is none now and nothing is held.
     pub(super) fn full_until(&self, row: usize, charges: &Charges, now: u64) -> Option<u64> {
         let row = self.row(row)?;
-        let shares = row.shares.iter().filter_map(|share| share.refusal(0, charges, now));
-        let refusals = row.rates.iter().filter_map(|rate| rate.refusal(0, charges, 0, now, 1)).chain(shares);
+        let lowest = row.steps.first()?;
+        let shares = lowest.shares.iter().filter_map(|share| share.refusal(0, charges, now));
+        let refusals = lowest.rates.iter().filter_map(|rate| rate.refusal(0, charges, 0, now, 1)).chain(shares);
         refusals.map(|refusal| refusal.until).filter(|until| *until != NEVER).max()
     }
 
     /// What is charged in each window of the row.
     pub(super) fn used(&self, row: usize, charges: &Charges, now: u64) -> Vec<u64> {
-        let rates = self.row(row).map_or(&[][..], |row| &row.rates);
-        rates.iter().map(|rate| self.counted(charges.charged(now, rate.per))).collect()
-    }
-
-    /// A sum of charges as a count; of tries, all of them.
-    fn counted(&self, charged: u64) -> u64 {
-        if self.counts == Counts::Tries { Tries::of(charged).tried.into() } else { charged }
+        let rates = self.lowest(row).map_or(&[][..], |lowest| &lowest.rates);
+        rates.iter().map(|rate| counted(self.counts, charges.charged(now, rate.per))).collect()
     }
 
     /// What was tried in the window of each share of the row.
     pub(super) fn tries(&self, row: usize, charges: &Charges, now: u64) -> Vec<Tries> {
-        let shares = self.row(row).map_or(&[][..], |row| &row.shares);
+        let shares = self.lowest(row).map_or(&[][..], |lowest| &lowest.shares);
         shares.iter().map(|share| Tries::of(charges.charged(now, share.per))).collect()
     }
 
@@ -184,7 +209,7 @@ impl Bounds {
 
     /// How exactly charges are dated. Where no rate bounds how many there are, a part of the longest window does.
     pub(super) fn grain(&self, row: usize) -> u64 {
-        let is_bounded = self.row(row).is_some_and(|row| !row.rates.is_empty());
+        let is_bounded = self.row(row).is_some_and(|row| !row.written.rates.is_empty());
         if is_bounded { 1 } else { (self.longest / GRAINS).max(1) }
     }
 
@@ -198,6 +223,10 @@ impl Bounds {
         whose.and_then(|whose| self.named.get(whose)).copied().unwrap_or(self.default)
     }
 
+    fn lowest(&self, row: usize) -> Option<&StepBounds> {
+        self.row(row).and_then(|row| row.steps.first())
+    }
+
     fn row(&self, row: usize) -> Option<&RowBounds> {
         let place = |row: usize| self.rows.get(row).and_then(Option::as_ref);
         place(row).or_else(|| place(self.default)).map(|seated| &*seated.row)
@@ -208,8 +237,9 @@ impl Bounds {
     }
 
     fn measure(&mut self) {
-        let rates = || self.seated().flat_map(|(_, seated)| &seated.row.rates);
-        let shares = self.seated().flat_map(|(_, seated)| &seated.row.shares);
+        let lowest = || self.seated().filter_map(|(_, seated)| seated.row.steps.first());
+        let rates = || lowest().flat_map(|step| &step.rates);
+        let shares = lowest().flat_map(|step| &step.shares);
         let longest = rates().map(|rate| rate.per).chain(shares.map(|share| share.per)).max().unwrap_or(0);
         let most = rates().map(|rate| rate.amount).max().unwrap_or(0);
         self.longest = longest;
@@ -218,12 +248,33 @@ impl Bounds {
 }
 
 impl RowBounds {
-    /// A window contains at least the present moment.
     fn new(row: &Row) -> Self {
+        let Steps { percents, blocking, ceiling } = &row.steps;
+        let steps = percents.iter().map(|percent| StepBounds::new(row, *percent)).collect();
+        Self { written: Arc::new(row.clone()), steps, blocking: *blocking, ceiling: *ceiling }
+    }
+}
+
+impl StepBounds {
+    /// A window contains at least the present moment.
+    fn new(row: &Row, percent: u32) -> Self {
         let rates = row.rates.iter();
-        let rates = rates.map(|rate| RateBound { amount: rate.amount, per: nanos(rate.per).max(1) }).collect();
+        let bound = |rate: &Rate| RateBound { amount: rate.scaled(percent).amount, per: nanos(rate.per).max(1) };
         let shares = row.shares.iter().map(ShareBound::new).collect();
-        Self { written: Arc::new(row.clone()), rates, shares, concurrent: row.concurrent }
+        let concurrent = row.concurrent.map(|bound| scaled(bound, percent));
+        Self { rates: rates.map(bound).collect(), shares, concurrent }
+    }
+
+    fn refusal(&self, counts: Counts, charges: &Charges, held: u64, now: u64, load: Load) -> Option<Refusal> {
+        let amount = load.amount();
+        let rates = self.rates.iter().enumerate().filter(|(_, rate)| !rate.has_already(load, charges, now));
+        let rates = rates.filter_map(|(index, rate)| rate.refusal(index, charges, held, now, amount));
+        let rates = rates.map(|refusal| Refusal { used: counted(counts, refusal.used), ..refusal });
+        let concurrent = self.concurrent.filter(|bound| !fits(held, amount, *bound));
+        let concurrent = concurrent.map(|_| Refusal::new(Refuser::Concurrent, held, NEVER));
+        let shares = self.shares.iter().enumerate();
+        let shares = shares.filter_map(|(index, share)| share.refusal(index, charges, now));
+        rates.chain(shares).chain(concurrent).min_by_key(|refusal| Reverse(refusal.until))
     }
 }
 
@@ -240,23 +291,23 @@ impl RateBound {
 
     fn refusal(&self, index: usize, charges: &Charges, held: u64, now: u64, amount: u64) -> Option<Refusal> {
         let used = charges.charged(now, self.per).saturating_add(held);
-        if amount <= self.amount.saturating_sub(used) {
+        if fits(used, amount, self.amount) {
             return None;
         }
         let allowed = self.amount.checked_sub(amount).and_then(|rest| rest.checked_sub(held));
         let last = allowed.and_then(|allowed| charges.last_beyond(allowed));
         let until = last.map_or(NEVER, |last| last.saturating_add(self.per));
-        Some(Refusal { by: Refuser::Rate(index), used, until })
+        Some(Refusal { by: Refuser::Rate(index), step: 0, used, until })
     }
 }
 
 impl Refusal {
     pub(super) const fn new(by: Refuser, used: u64, until: u64) -> Self {
-        Self { by, used, until }
+        Self { by, step: 0, used, until }
     }
 
-    pub(super) const fn blocked(block: &Blocked) -> Self {
-        Self { by: Refuser::Block { since: block.since }, used: 0, until: block.until }
+    pub(super) const fn blocked(block: &Blocked, step: usize) -> Self {
+        Self { by: Refuser::Block { since: block.since }, step, used: 0, until: block.until }
     }
 
     pub(super) fn seen_from(self, asked: u64) -> Exceeded {
@@ -269,8 +320,17 @@ impl Refusal {
             Refuser::Rate(index) => By::Rate(index),
             Refuser::Share(index) => By::Share(index),
         };
-        Exceeded { by, used: self.used, retry_after: (self.until != NEVER).then_some(left) }
+        Exceeded { by, step: self.step, used: self.used, retry_after: (self.until != NEVER).then_some(left) }
     }
+}
+
+fn fits(used: u64, amount: u64, bound: u64) -> bool {
+    used.checked_add(amount).is_some_and(|sum| sum <= bound)
+}
+
+/// A sum of charges as a count; of tries, all of them.
+fn counted(counts: Counts, charged: u64) -> u64 {
+    if counts == Counts::Tries { Tries::of(charged).tried.into() } else { charged }
 }
 
 pub(super) fn nanos(duration: Duration) -> u64 {

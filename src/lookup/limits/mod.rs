@@ -126,6 +126,27 @@ pub(crate) struct Row {
     pub(crate) shares: Vec<Share>,
     /// Bound on what is held at the same time.
     pub(crate) concurrent: Option<u64>,
+    /// How far above these bounds what happens.
+    pub(crate) steps: Steps,
+}
+
+/// Parts of bounds, in percent. Above one of them a hold tells of it, and above the ceiling reserves nothing.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct Steps {
+    /// The lowest first; one at least.
+    pub(crate) percents: Arc<[u32]>,
+    /// The first of them above which the caller lets nothing through; what has to be waited for is room under that. One
+    /// more than there are: none.
+    pub(crate) blocking: usize,
+    /// The one above which nothing is reserved.
+    pub(crate) ceiling: usize,
+}
+
+/// A bound is a bound.
+impl Default for Steps {
+    fn default() -> Self {
+        Self { percents: [100].into(), blocking: 0, ceiling: 0 }
+    }
 }
 
 /// Which bound said no. Of several, the one that takes longest to give way, then the first (`concurrent` is last).
@@ -133,6 +154,8 @@ pub(crate) struct Row {
 pub(crate) struct Exceeded {
     /// What it was.
     pub(crate) by: By,
+    /// The highest step that was passed.
+    pub(crate) step: usize,
     /// How much of that bound is used: committed inside the window, plus held. 0 for a block, hundredths for a share.
     pub(crate) used: u64,
     /// When the same amount will fit, counted from the `now` of the call, if nothing else happens until then. `None`:
@@ -191,8 +214,28 @@ impl Counters {
         }
     }
 
-    /// Reserves `load` under every bound of the row, or under none. Nothing (0) always fits. While the key is blocked,
-    /// nothing else does. A value that is in a window already, or held, is not one more in it. Counters and rows have the numbers of their [`Seats`].
+    /// Reserves `load` under every bound of the row, or under none. Nothing (0) always fits, and of a row with steps tells
+    /// whether the key is above one. While the key is blocked, nothing else does. A value that is in a window already, or
+    /// held, is not one more in it. Counters and rows have the numbers of their [`Seats`].
+    ///
+    /// It may have been reserved although a step was passed: `Ok(Some(_))`.
+    pub(crate) fn hold_in_steps(
+        &self,
+        now: Duration,
+        counter: usize,
+        row: usize,
+        key: &[u8],
+        load: impl Into<Load>,
+    ) -> Result<Option<Exceeded>, Exceeded> {
+        let asked = inside(now);
+        let rules = self.rules.load();
+        let (mut shard, name) = self.shard(&rules, asked, counter, key);
+        let verdict = shard.hold(&name, row, load.into());
+        verdict.map(|over| over.map(|step| step.seen_from(asked))).map_err(|refusal| refusal.seen_from(asked))
+    }
+
+    /// The same where nobody asks for steps.
+    #[cfg(test)]
     pub(crate) fn hold(
         &self,
         now: Duration,
@@ -201,9 +244,7 @@ impl Counters {
         key: &[u8],
         load: impl Into<Load>,
     ) -> Result<(), Exceeded> {
-        let (rules, asked) = (self.rules.load(), inside(now));
-        let (mut shard, name) = self.shard(&rules, asked, counter, key);
-        shard.hold(&name, row, load.into()).map_err(|refusal| refusal.seen_from(asked))
+        self.hold_in_steps(now, counter, row, key, load).map(|_| ())
     }
 
     /// Gives back `load` of what is held.
@@ -300,42 +341,48 @@ fn locked<'a>(rules: &'a Rules, shard: &'a Mutex<Shard>, now: u64) -> Locked<'a>
 }
 
 impl Locked<'_> {
-    fn hold(&mut self, name: &Name<'_>, row: usize, load: Load) -> Result<(), Refusal> {
+    fn hold(&mut self, name: &Name<'_>, row: usize, load: Load) -> Result<Option<Refusal>, Refusal> {
         self.tidy(name.counter);
         let (now, rules) = (self.shard.now, self.rules);
-        let Some(rule) = rules.rule(name.counter).filter(|_| load.amount() > 0) else {
-            return Ok(());
+        let is_some = load.amount() > 0;
+        let Some(rule) = rules.rule(name.counter).filter(|rule| is_some || rule.bounds.has_steps(row)) else {
+            return Ok(None);
         };
         let Some(slot) = self.find(name) else {
-            rule.bounds.check(row, &charges::Charges::None, 0, now, load)?;
-            if load == Load::Try {
-                return Ok(());
+            let verdict = rule.bounds.check(row, &charges::Charges::None, 0, now, load)?;
+            if is_some && load != Load::Try {
+                let slot = self.insert(rule, name);
+                if let Some(entry) = self.entry(slot) {
+                    entry.hold(load);
+                    entry.set_row(row);
+                }
+                self.make_room(name.counter);
             }
-            let slot = self.insert(rule, name);
-            if let Some(entry) = self.entry(slot) {
-                entry.hold(load);
-                entry.set_row(row);
-            }
-            self.make_room(name.counter);
-            return Ok(());
+            return Ok(verdict);
         };
         self.lapse(slot);
         let Some(entry) = self.entry(slot) else {
-            return Ok(());
+            return Ok(None);
         };
-        if let Pin::Blocked(block) = &entry.pin {
-            return Err(Refusal::blocked(block));
+        if let Pin::Blocked(block) = &entry.pin
+            && is_some
+        {
+            return Err(Refusal::blocked(block, rule.bounds.blocked_step(row)));
         }
         entry.set_row(row);
         entry.charges.forget(now, rule.bounds.longest);
         let verdict = rule.bounds.check(row, &entry.charges, entry.held, now, load);
+        if verdict.is_ok() {
+            entry.hold(load);
+        }
+        let is_blocked = matches!(entry.pin, Pin::Blocked(_));
         match &verdict {
-            Ok(()) => {
-                entry.hold(load);
-                self.pin(slot, Pin::Free);
+            _ if is_blocked => {}
+            Ok(None) => self.pin(slot, Pin::Free),
+            Ok(Some(refusal)) | Err(refusal) if refusal.until != NEVER => {
+                self.pin(slot, Pin::Refused(refusal.until));
             }
-            Err(refusal) if refusal.until != NEVER => self.pin(slot, Pin::Refused(refusal.until)),
-            Err(_) => {}
+            Ok(Some(_)) | Err(_) => {}
         }
         self.place(slot);
         verdict

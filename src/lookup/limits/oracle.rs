@@ -19,6 +19,7 @@ use super::Exceeded;
 use super::Load;
 use super::Row;
 use super::Seats;
+use super::Steps;
 use super::bounds::nanos;
 use super::entry::Pin;
 use super::locked;
@@ -114,6 +115,37 @@ impl History {
         moments.into_iter().find(|moment| self.fits(rate, *moment, amount))
     }
 
+    /// The bound that takes longest to give way, of those of a row at this step.
+    fn exceeded(&self, row: &Row, percent: u32, asked: u64, now: u64, amount: u64) -> Option<Exceeded> {
+        let part = |bound: u64| u64::try_from(u128::from(bound) * u128::from(percent) / 100).unwrap_or(u64::MAX);
+        let mut worst: Option<Exceeded> = None;
+        let mut report = |exceeded: Exceeded| {
+            let wait = |exceeded: &Exceeded| exceeded.retry_after.unwrap_or(Duration::MAX);
+            if worst.as_ref().is_none_or(|worst| wait(worst) < wait(&exceeded)) {
+                worst = Some(exceeded);
+            }
+        };
+        for (index, rate) in row.rates.iter().enumerate() {
+            let rate = Rate { amount: part(rate.amount), ..*rate };
+            let used = self.used(rate, now);
+            let fits = self.fits_at(rate, now, amount);
+            if fits != Some(now) {
+                let retry_after = fits.map(|time| at(time - asked));
+                report(Exceeded { by: By::Rate(index), step: 0, used, retry_after });
+            }
+        }
+        for (index, share) in row.shares.iter().enumerate() {
+            if let Some(used) = self.over(share, now) {
+                let retry_after = Some(at(self.ends(share, now) - asked));
+                report(Exceeded { by: By::Share(index), step: 0, used, retry_after });
+            }
+        }
+        if row.concurrent.is_some_and(|bound| self.held() + amount > part(bound)) {
+            report(Exceeded { by: By::Concurrent, step: 0, used: self.held(), retry_after: None });
+        }
+        worst
+    }
+
     fn block(&self, now: u64) -> Option<(u64, u64)> {
         self.block.filter(|(_, until)| *until > now)
     }
@@ -130,42 +162,27 @@ impl Oracle {
         self.counters[0][counter].counts
     }
 
-    fn verdict(&mut self, asked: u64, of: &Asked) -> Result<(), Exceeded> {
+    fn verdict(&mut self, asked: u64, of: &Asked) -> Result<Option<Exceeded>, Exceeded> {
         let Asked { policy, counter, row, key, amount } = *of;
         let now = self.now;
         let history = self.history(counter, key).clone();
-        if amount == 0 && history.counts == Counts::Amounts {
-            return Ok(());
+        let row = self.counters[policy][counter].rows[row].clone();
+        let Steps { percents, blocking, ceiling } = &row.steps;
+        let is_none = amount == 0 && history.counts == Counts::Amounts;
+        if is_none && row.steps == Steps::default() {
+            return Ok(None);
         }
-        if let Some((since, until)) = history.block(now) {
+        if let Some((since, until)) = history.block(now).filter(|_| !is_none) {
             let block = Block { age: at(asked.saturating_sub(since)), left: at(until - asked) };
-            return Err(Exceeded { by: By::Block(block), used: 0, retry_after: Some(block.left) });
+            let step = (*blocking).min(percents.len() - 1);
+            return Err(Exceeded { by: By::Block(block), step, used: 0, retry_after: Some(block.left) });
         }
-        let row = &self.counters[policy][counter].rows[row];
-        let mut worst: Option<Exceeded> = None;
-        let mut report = |exceeded: Exceeded| {
-            let wait = |exceeded: &Exceeded| exceeded.retry_after.unwrap_or(Duration::MAX);
-            if worst.as_ref().is_none_or(|worst| wait(worst) < wait(&exceeded)) {
-                worst = Some(exceeded);
-            }
+        let exceeded = |step: usize| history.exceeded(&row, percents[step], asked, now, amount);
+        let Some(step) = (0..percents.len()).rev().find(|step| exceeded(*step).is_some()) else {
+            return Ok(None);
         };
-        for (index, rate) in row.rates.iter().enumerate() {
-            let used = history.used(*rate, now);
-            let fits = history.fits_at(*rate, now, amount);
-            if fits != Some(now) {
-                report(Exceeded { by: By::Rate(index), used, retry_after: fits.map(|time| at(time - asked)) });
-            }
-        }
-        for (index, share) in row.shares.iter().enumerate() {
-            if let Some(used) = history.over(share, now) {
-                let retry_after = Some(at(history.ends(share, now) - asked));
-                report(Exceeded { by: By::Share(index), used, retry_after });
-            }
-        }
-        if row.concurrent.is_some_and(|bound| history.held() + amount > bound) {
-            report(Exceeded { by: By::Concurrent, used: history.held(), retry_after: None });
-        }
-        worst.map_or(Ok(()), Err)
+        let exceeded = Exceeded { step, ..exceeded(step.min(*blocking)).unwrap() };
+        if step >= *ceiling { Err(exceeded) } else { Ok(Some(exceeded)) }
     }
 
     /// Of all windows of a rate's length, those that end at a commit hold the most. Keys below [`ROWS`] never leave
@@ -175,9 +192,12 @@ impl Oracle {
             return Ok(());
         };
         for ((counter, key), history) in self.keys.iter().filter(|((_, key), _)| usize::from(*key) < ROWS) {
-            for rate in &policy[*counter].rows[usize::from(*key)].rates {
+            let row = &policy[*counter].rows[usize::from(*key)];
+            let most = row.steps.percents[row.steps.ceiling];
+            for rate in &row.rates {
                 for (end, _) in &history.commits {
-                    prop_assert!(history.charged(*end, nanos(rate.per)) <= rate.amount, "{rate:?} until {end}");
+                    let charged = history.charged(*end, nanos(rate.per));
+                    prop_assert!(charged <= rate.scaled(most).amount, "{rate:?} until {end}");
                 }
             }
         }
@@ -353,11 +373,11 @@ impl Trial {
         self.oracle.now = self.oracle.now.max(time);
         let expected = self.oracle.verdict(time, &asked);
         let row = self.seats[policy].row(counter, row);
-        let verdict = self.tested.hold(self.at(time), counter, row, &[key], self.load(counter, amount));
+        let verdict = self.tested.hold_in_steps(self.at(time), counter, row, &[key], self.load(counter, amount));
         prop_assert_eq!(&verdict, &expected, "{:?} at {}", asked, time);
         match verdict {
-            Ok(()) if self.load(counter, amount) == Load::Amount(0) => {}
-            Ok(()) => {
+            Ok(_) if self.load(counter, amount) == Load::Amount(0) => {}
+            Ok(_) => {
                 self.held.push(asked);
                 if self.oracle.counts(counter) != Counts::Tries {
                     self.oracle.history(counter, key).held.push(amount);
@@ -492,6 +512,9 @@ pub(super) fn check_orders(counters: &Counters) {
 
 /// Leaves of a row what bounds such counts.
 pub(super) fn fit(row: &mut Row, counts: Counts) {
+    if counts != Counts::Amounts {
+        row.steps = Steps::default();
+    }
     match counts {
         Counts::Amounts => row.shares.clear(),
         Counts::Tries => {

@@ -19,6 +19,7 @@ use super::Counters;
 use super::Counts;
 use super::Exceeded;
 use super::Row;
+use super::Steps;
 use super::bounds::nanos;
 use super::oracle::Event;
 use super::oracle::ROWS;
@@ -37,8 +38,21 @@ fn row(unit: u64) -> impl Strategy<Value = Row> {
     let concurrent = option::weighted(0.3, (0..5u64).prop_map(move |bound| bound * unit));
     let share = (0..100u64, 1..5u64, 1..13u64);
     let share = share.prop_map(|(percent, least, per)| Share { percent, least, per: at(per) });
-    let row = (vec(rate, 0..4), vec(share, 0..3), concurrent);
-    row.prop_map(|(rates, shares, concurrent)| Row { rates, shares, concurrent, ..Row::default() })
+    let row = (vec(rate, 0..4), vec(share, 0..3), concurrent, steps());
+    row.prop_map(|(rates, shares, concurrent, steps)| Row { rates, shares, concurrent, steps, ..Row::default() })
+}
+
+/// Usually none; else some that let pass, then some that do not, above one of which nothing is counted any more.
+fn steps() -> impl Strategy<Value = Steps> {
+    let percents = vec(prop_oneof![Just(100), 1..400u32], 1..4);
+    let some = (percents, any::<usize>(), any::<bool>()).prop_map(|(mut percents, blocking, counts_on)| {
+        percents.sort_unstable();
+        percents.dedup();
+        let (last, blocking) = (percents.len() - 1, blocking % (percents.len() + 1));
+        let ceiling = if counts_on { last } else { blocking.min(last) };
+        Steps { percents: percents.into(), blocking, ceiling }
+    });
+    prop_oneof![2 => Just(Steps::default()), 1 => some]
 }
 
 fn counter(unit: u64) -> impl Strategy<Value = Counter> {

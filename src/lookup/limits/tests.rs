@@ -45,7 +45,7 @@ pub(super) fn refused(
     retry_after: impl Into<Option<u64>>,
 ) -> Result<(), Exceeded> {
     let by = rate.into().map_or(By::Concurrent, By::Rate);
-    Err(Exceeded { by, used, retry_after: retry_after.into().map(at) })
+    Err(Exceeded { by, step: 0, used, retry_after: retry_after.into().map(at) })
 }
 
 /// Holds and commits at once.
@@ -341,7 +341,7 @@ fn while_a_key_is_blocked_nothing_is_counted() {
     counters.block(at(10), 0, KEY, at(60));
     let blocked = |age, left| {
         let (by, left) = (By::Block(Block { age: at(age), left: at(left) }), at(left));
-        Err(Exceeded { by, used: 0, retry_after: Some(left) })
+        Err(Exceeded { by, step: 0, used: 0, retry_after: Some(left) })
     };
     assert_eq!(counters.hold(at(10), 0, 0, KEY, 1), blocked(0, 50));
     assert_eq!(counters.hold(at(59), 0, 0, KEY, 9), blocked(49, 1));
@@ -359,7 +359,7 @@ fn blocks_that_overlap_are_one_until_it_is_ended() {
     counters.block(at(30), 0, KEY, at(90));
     counters.block(at(30), 0, KEY, at(30));
     let by = By::Block(Block { age: at(60), left: at(20) });
-    assert_eq!(counters.hold(at(70), 0, 0, KEY, 1), Err(Exceeded { by, used: 0, retry_after: Some(at(20)) }));
+    assert_eq!(counters.hold(at(70), 0, 0, KEY, 1), Err(Exceeded { by, step: 0, used: 0, retry_after: Some(at(20)) }));
     assert!(counters.unblock(at(71), 0, KEY) && !counters.unblock(at(71), 0, KEY));
     assert_eq!(counters.keys(), 0);
     assert_eq!(counters.hold(at(71), 0, 0, KEY, 1), Ok(()));
@@ -403,4 +403,78 @@ fn a_flood_of_keys_that_are_refused_drives_out_no_block() {
     }
     assert_eq!(counters.keys(), 3);
     assert!(matches!(counters.hold(at(60), 0, 0, KEY, 1), Err(Exceeded { by: By::Block(_), .. })));
+}
+
+// Steps
+
+/// 100%, 150% and 200% of 4, the last of which lets nothing through.
+fn in_steps(ceiling: usize) -> Counters {
+    let steps = Steps { percents: [100, 150, 200].into(), blocking: 2, ceiling };
+    let row = Row { rates: vec![rate(4, 1000)], steps, ..Row::default() };
+    one(Counter { rows: vec![row], max_keys: usize::MAX, ..Counter::default() })
+}
+
+/// The step, and whether it was reserved.
+fn step(verdict: &Result<Option<Exceeded>, Exceeded>) -> Option<(usize, bool)> {
+    match verdict {
+        Ok(None) => None,
+        Ok(Some(exceeded)) => Some((exceeded.step, true)),
+        Err(exceeded) => Some((exceeded.step, false)),
+    }
+}
+
+#[test]
+fn what_is_above_a_step_is_counted_until_one_lets_nothing_through() {
+    let counters = in_steps(2);
+    let mut seen = Vec::new();
+    for now in 0..10 {
+        let verdict = counters.hold_in_steps(at(now), 0, 0, KEY, 1);
+        if verdict.is_ok() {
+            counters.commit(at(now), 0, KEY, 1);
+        }
+        seen.push(step(&verdict));
+    }
+    let (passes, held, refused) = (Some((0, true)), Some((1, true)), Some((2, false)));
+    assert_eq!(seen, [None, None, None, None, passes, passes, held, held, refused, refused]);
+    assert_eq!(counters.show(at(10), 0, KEY).unwrap().used, [8]);
+    // Room at the step that lets nothing through comes first, room below the lowest one last.
+    let refusal = |now| counters.hold_in_steps(at(now), 0, 0, KEY, 1).unwrap_err();
+    assert_eq!((refusal(10).used, refusal(10).retry_after), (8, Some(at(990))));
+    assert_eq!(step(&counters.hold_in_steps(at(1000), 0, 0, KEY, 1)), Some((1, true)));
+    counters.release(0, KEY, 1);
+    assert_eq!(step(&counters.hold_in_steps(at(1003), 0, 0, KEY, 1)), Some((0, true)));
+    counters.release(0, KEY, 1);
+    assert_eq!(step(&counters.hold_in_steps(at(1005), 0, 0, KEY, 1)), None);
+}
+
+#[test]
+fn one_large_amount_passes_several_steps_at_once() {
+    let verdict = |ceiling, amount| step(&in_steps(ceiling).hold_in_steps(at(0), 0, 0, KEY, amount));
+    assert_eq!(
+        [4, 5, 7, 9].map(|amount| verdict(2, amount)),
+        [None, Some((0, true)), Some((1, true)), Some((2, false))]
+    );
+}
+
+/// As many as there were, be they reserved only: nothing more is asked for.
+#[test]
+fn asking_for_nothing_tells_the_step() {
+    let counters = in_steps(2);
+    let nothing = |now| step(&counters.hold_in_steps(at(now), 0, 0, KEY, 0));
+    assert_eq!((nothing(0), counters.keys()), (None, 0));
+    counters.hold(at(0), 0, 0, KEY, 5).unwrap();
+    assert_eq!(nothing(0), Some((0, true)));
+    counters.commit(at(1), 0, KEY, 5);
+    assert_eq!((nothing(1000), nothing(1001)), (Some((0, true)), None));
+}
+
+#[test]
+fn a_key_above_its_lowest_step_is_limited() {
+    let counters = in_steps(2);
+    counters.commit(at(0), 0, KEY, 3);
+    assert_eq!(counters.stats(0).limited, 0);
+    counters.commit(at(0), 0, KEY, 1);
+    assert_eq!(counters.stats(0).limited, 1);
+    counters.block(at(1), 0, KEY, at(9));
+    assert_eq!(step(&counters.hold_in_steps(at(1), 0, 0, KEY, 1)), Some((2, false)));
 }

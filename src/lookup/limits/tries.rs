@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn over(share: usize, used: u64, retry_after: u64) -> Result<(), Exceeded> {
-        Err(Exceeded { by: By::Share(share), used, retry_after: Some(at(retry_after)) })
+        Err(Exceeded { by: By::Share(share), step: 0, used, retry_after: Some(at(retry_after)) })
     }
 
     #[test]

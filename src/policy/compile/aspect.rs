@@ -147,8 +147,13 @@ pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
         config::Charge::Attempts => ", tries counted",
         config::Charge::Refused => ", refused ones counted",
     };
-    let block = limit.block_for.map(|time| format!(", then none for {}", config::Span(time))).unwrap_or_default();
-    format!("{} {key}{own}{tries}{block}", bounds.join(" and "))
+    let blocking = limit.steps.iter().find(|step| !step.then.passes()).map(|step| step.percent.value);
+    let then = blocking.map_or_else(|| "then".to_owned(), |percent| format!("above {percent}%"));
+    let block = limit.block_for.map(|time| format!(", {then} none for {}", config::Span(time))).unwrap_or_default();
+    let bounds = bounds.join(" and ");
+    // What is above may pass.
+    let bounds = if limit.steps.is_empty() { bounds } else { bounds.replace("at most ", "") };
+    format!("{bounds} {key}{own}{tries}{block}")
 }
 
 /// What different values are called, in full.

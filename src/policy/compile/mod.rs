@@ -8,6 +8,7 @@ mod aspect;
 mod notifiers;
 mod questions;
 mod references;
+mod steps;
 mod tries;
 
 use std::collections::BTreeSet;
@@ -33,11 +34,13 @@ use super::plan::Plan;
 use super::plan::Purpose;
 use super::plan::Refuse;
 use super::plan::Test;
+use super::step::Levels;
 use crate::config;
 use crate::config::Action;
 use crate::config::Allowance;
 use crate::config::Allowances;
 use crate::config::At;
+use crate::config::Charge;
 use crate::config::Config;
 use crate::config::Diagnostic;
 use crate::config::Diagnostics;
@@ -165,6 +168,11 @@ impl<'a> Compiler<'a> {
             let message = "`at` says when a refusal is spoken; this rule refuses nothing";
             self.diagnostics.push(Diagnostic::error(at.place.clone(), message));
         }
+        if let Some(at) = rule.at.as_ref().filter(|at| at.value < Stage::Mail && !steps::steps(rule).is_empty()) {
+            let message = "steps cannot speak at CONNECT: what they let pass is a message";
+            self.diagnostics
+                .push(Diagnostic::error(at.place.clone(), message).hint("use at = \"mail\", or leave it out"));
+        }
     }
 
     /// Puts one judgement of a rule into the plans.
@@ -196,15 +204,30 @@ impl<'a> Compiler<'a> {
         let of_recipient =
             questions.of_recipient() || rule.limit.as_ref().is_some_and(|limit| counts_recipients(limit, aspect));
         let answered = match &rule.action {
-            Action::Refuse(reply) => self.answer_stage(rule, reply.as_ref(), aspect, judged, &mut notes),
+            Action::Refuse(reply) => {
+                let reply = reply.as_ref().or_else(|| steps::first_reply(rule));
+                let stage = self.answer_stage(rule, reply, aspect, judged, &mut notes);
+                Self::not_before_mail(rule, stage, &mut notes)
+            }
             Action::Accept | Action::AddHeader(_) | Action::Discard | Action::Quarantine => judged.max(Stage::Mail),
         };
-        let outcome = self.outcome(rule, questions, aspect, answered, of_recipient);
-        if let Outcome::Refuse(refuse) = &outcome {
+        let known = Known {
+            stage: answered,
+            recipient: of_recipient || answered == Stage::Rcpt,
+            limit: rule.limit.is_some(),
+            size_bound: questions.size_bound().is_some(),
+            list: questions.names_values(),
+        };
+        let outcome = self.outcome(rule, questions, aspect, known);
+        let steps = self.step_outcomes(rule, questions, aspect, known, &mut notes);
+        if let Outcome::Refuse(refuse) = &outcome
+            && steps.is_empty()
+        {
             notes.extend(lint::rewriting(refuse.status, answered).map(str::to_owned));
         }
-        self.outline(rule, questions, aspect, (judged, answered), &outcome, notes);
+        self.outline(rule, questions, aspect, (judged, answered), (&outcome, &steps), notes);
         self.asks_true_size |= answered == Stage::EndOfMessage && questions.asks(Fact::Size);
+        let steps: Arc<[Outcome]> = steps.into();
         let limit = aspect.measure.zip(rule.limit.as_ref());
         let limit = limit.map(|(measure, limit)| self.limit(rule, limit, measure));
         let test = |purpose, limit| Test {
@@ -213,6 +236,7 @@ impl<'a> Compiler<'a> {
             limit,
             of_recipient,
             outcome: outcome.clone(),
+            steps: Arc::clone(&steps),
             purpose,
             size_bound: questions.size_bound(),
         };
@@ -315,21 +339,7 @@ impl<'a> Compiler<'a> {
         self.diagnostics.push(diagnostic);
     }
 
-    fn outcome(
-        &mut self,
-        rule: &config::Rule,
-        questions: &Questions<'_>,
-        aspect: Aspect,
-        answered: Stage,
-        of_recipient: bool,
-    ) -> Outcome {
-        let known = Known {
-            stage: answered,
-            recipient: of_recipient || answered == Stage::Rcpt,
-            limit: rule.limit.is_some(),
-            size_bound: questions.size_bound().is_some(),
-            list: questions.names_values(),
-        };
+    fn outcome(&mut self, rule: &config::Rule, questions: &Questions<'_>, aspect: Aspect, known: Known) -> Outcome {
         match &rule.action {
             Action::Accept => Outcome::Accept,
             Action::Discard => Outcome::Discard,
@@ -340,7 +350,7 @@ impl<'a> Compiler<'a> {
             }
             Action::Refuse(reply) => {
                 let case = Case::of(&questions.topic(), aspect.measure);
-                let default = case.reply(answered);
+                let default = case.reply(known.stage);
                 let text: Template = default.text.parse().unwrap_or_default();
                 let Some(reply) = reply else {
                     return Outcome::Refuse(Refuse { status: default.status, text, is_default: true });
@@ -351,6 +361,7 @@ impl<'a> Compiler<'a> {
                     case,
                     asks_recipient: questions.asks(Fact::Recipient) || questions.asks(Fact::OverQuota),
                     asks_disk: questions.asks(Fact::DiskFree),
+                    is_step: false,
                     known,
                 });
                 let written = &reply.value.text;
@@ -371,17 +382,18 @@ impl<'a> Compiler<'a> {
         questions: &Questions<'_>,
         aspect: Aspect,
         (judged, answered): (Stage, Stage),
-        outcome: &Outcome,
+        (outcome, steps): (&Outcome, &[Outcome]),
         notes: Vec<String>,
     ) {
         let reply = match outcome {
-            Outcome::Refuse(refuse) => Some((refuse.status, refuse.text.to_string())),
-            Outcome::Accept | Outcome::AddHeader(_) | Outcome::Discard | Outcome::Quarantine => None,
+            Outcome::Refuse(refuse) if steps.is_empty() => Some((refuse.status, refuse.text.to_string())),
+            Outcome::Accept | Outcome::AddHeader(_) | Outcome::Discard | Outcome::Pass(_) | Outcome::Quarantine => None,
+            Outcome::Refuse(_) => None,
         };
         let has_effect_at_end = matches!(outcome, Outcome::AddHeader(_) | Outcome::Discard | Outcome::Quarantine);
         self.outlines.push(Outline {
             rule: rule.name.value.clone(),
-            action: action_name(&rule.action),
+            action: action_name(rule),
             mode: rule.mode,
             facts: questions.facts(),
             counts: aspect.measure.zip(rule.limit.as_ref()).map(|(measure, limit)| counted(limit, measure)),
@@ -389,6 +401,7 @@ impl<'a> Compiler<'a> {
             judged: if aspect.is_counted_early(judged) { judged } else { answered.max(judged) },
             answered: if has_effect_at_end { Stage::EndOfMessage } else { answered },
             reply,
+            steps: steps::outlines(rule, steps),
             notes,
         });
     }
@@ -423,7 +436,8 @@ impl<'a> Compiler<'a> {
             let (key, rule) = (limit.key.clone(), rule.name.value.clone());
             let (block_for, max_keys) = (limit.block_for, limit.max_keys);
             let (of, charge) = (limit.of.clone(), limit.charge);
-            self.counters.push(Counter { measure, rows, block_for, max_keys, of, charge, key, rule });
+            let levels = Levels::new(limit, charge == Charge::Attempts && !measure.is_of_connection());
+            self.counters.push(Counter { measure, rows, block_for, max_keys, of, charge, key, rule, levels });
             self.counters.len() - 1
         })
     }
@@ -435,8 +449,9 @@ impl<'a> Compiler<'a> {
             .iter()
             .map(|rule| Rule {
                 name: rule.name.value.clone(),
-                action: action_name(&rule.action),
+                action: action_name(rule),
                 mode: rule.mode,
+                steps: steps::actions(rule),
                 notify: rule.notify.iter().map(|name| name.value.clone()).collect(),
             })
             .collect();
@@ -483,8 +498,9 @@ fn row(default: &Row, own: &Allowances, measure: Measure) -> Row {
 /// For how long nothing is allowed to those who may do nothing: it begins anew with every try.
 const A_DAY: Duration = Duration::from_secs(86_400);
 
-const fn action_name(action: &Action) -> &'static str {
-    match action {
+fn action_name(rule: &config::Rule) -> &'static str {
+    match rule.action {
+        Action::Refuse(_) if !steps::steps(rule).is_empty() => "steps",
         Action::Accept => "accept",
         Action::AddHeader(_) => "add_header",
         Action::Discard => "discard",

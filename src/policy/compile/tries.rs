@@ -40,6 +40,7 @@ impl Compiler<'_> {
                 limit: Some(limit),
                 of_recipient: true,
                 outcome: Outcome::Accept,
+                steps: Arc::default(),
                 purpose: Purpose::Count,
                 size_bound: None,
             },

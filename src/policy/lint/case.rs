@@ -65,7 +65,7 @@ fn against_case(spoken: &Spoken<'_>) -> Option<Objection> {
             let message = "a message that is too large stays so: the sender tries for days, then it bounces";
             objection(Notice::Temporary, message.to_owned())
         }
-        Case::Rate(_) | Case::DiskFull if !is_temporary => {
+        Case::Rate(_) | Case::DiskFull if !is_temporary && !spoken.is_step => {
             objection(Notice::Permanent, format!("{status} bounces what waiting would cure"))
         }
         Case::TooManyRecipients if code == 552 => {

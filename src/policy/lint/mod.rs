@@ -52,6 +52,8 @@ pub(super) struct Spoken<'a> {
     pub(super) asks_recipient: bool,
     /// Whether the rule asks how much room there is.
     pub(super) asks_disk: bool,
+    /// Whether it is a step of a limit, of which a higher one may be final.
+    pub(super) is_step: bool,
     pub(super) known: Known,
 }
 

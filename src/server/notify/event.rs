@@ -40,7 +40,8 @@ impl Event {
             ("time", Some(humantime::format_rfc3339_seconds(now()).to_string())),
             ("rule", Some(policy.rule_name(matched.rule).to_owned())),
             ("mode", Some(matched.mode.name().to_owned())),
-            ("action", Some(action(matched.action).to_owned())),
+            ("action", Some(action(matched).to_owned())),
+            ("step", matched.step.map(|percent| format!("{percent}%"))),
             ("stage", Some(decision.stage.name().to_owned())),
             ("key", counter.map(|counter| counter.written(key))),
             ("measure", counter.map(|counter| counter.measure.name().to_owned())),
@@ -88,14 +89,10 @@ fn reply(decision: &Decision, matched: &Match) -> Option<String> {
     matched.watched.as_ref().or(spoken).map(ToString::to_string)
 }
 
-const fn action(action: MatchedAction) -> &'static str {
-    match action {
-        MatchedAction::Accept => "accept",
-        MatchedAction::AddHeader => "add_header",
-        MatchedAction::Discard => "discard",
-        MatchedAction::Quarantine => "quarantine",
-        MatchedAction::Refuse(_) => "refuse",
-    }
+/// Without steps a rule refuses, be it for a while only.
+const fn action(matched: &Match) -> &'static str {
+    let refuses = matches!(matched.action, MatchedAction::Refuse(_));
+    if refuses && matched.step.is_none() { "refuse" } else { matched.action.step_name() }
 }
 
 fn bounded(value: &str) -> String {
