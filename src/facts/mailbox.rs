@@ -1,6 +1,8 @@
 //! The argument of MAIL or RCPT, read as both MTAs read it: as an RFC 822 address (Postfix `tok822_parse.c`, Sendmail
 //! `parseaddr.c`), not as the strict mailbox of RFC 5321.
 
+use std::borrow::Cow;
+
 /// A piece of an address.
 #[derive(Clone, Debug, PartialEq)]
 enum Token {
@@ -15,7 +17,26 @@ enum Token {
 }
 
 /// The mailbox in its one form, empty for the null sender; `None` where it cannot be told for sure which one it is.
-pub(super) fn read(text: &str) -> Option<String> {
+pub(super) fn read(text: &str) -> Option<Cow<'_, str>> {
+    match plain(text) {
+        Some(mailbox) => Some(Cow::Borrowed(mailbox)),
+        None => read_tokens(text).map(Cow::Owned),
+    }
+}
+
+/// An address of the usual kind, which is its own form: `<local@domain>` in ASCII, without anything that is read in some way.
+fn plain(text: &str) -> Option<&str> {
+    let inner = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+    if inner.is_empty() {
+        return Some(inner);
+    }
+    let (local, domain) = inner.split_once('@')?;
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(|c| c.is_ascii() && is_of_label(c));
+    let is_local = !local.is_empty() && local.chars().all(|c| c.is_ascii() && is_plain(c));
+    (is_local && domain.split('.').all(is_label)).then_some(inner)
+}
+
+fn read_tokens(text: &str) -> Option<String> {
     let tokens = without_gaps(within_brackets(&tokens(text)?)?)?;
     let tokens = without_route(&tokens)?;
     let mut parts = tokens.split(|token| *token == Token::Special('@'));
@@ -142,10 +163,7 @@ fn domain_name(tokens: &[Token]) -> Option<String> {
     }
     let name = local_part(tokens)?;
     let name = name.strip_suffix('.').unwrap_or(&name);
-    let is_label = |label: &str| {
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || !c.is_ascii();
-        !label.is_empty() && label.chars().all(fits)
-    };
+    let is_label = |label: &str| !label.is_empty() && label.chars().all(is_of_label);
     name.split('.').all(is_label).then(|| name.to_owned())
 }
 
@@ -161,9 +179,40 @@ fn swapped(local: &str) -> String {
     }
 }
 
+const fn is_of_label(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-' || c == '_' || !c.is_ascii()
+}
+
+/// Whether it may stand in a local part without quotes.
+const fn is_plain(c: char) -> bool {
+    c.is_ascii_alphanumeric()
+        || !c.is_ascii()
+        || matches!(
+            c,
+            '!' | '#'
+                | '$'
+                | '%'
+                | '&'
+                | '\''
+                | '*'
+                | '+'
+                | '-'
+                | '/'
+                | '='
+                | '?'
+                | '^'
+                | '_'
+                | '`'
+                | '{'
+                | '|'
+                | '}'
+                | '~'
+                | '.'
+        )
+}
+
 /// With quotes only where they are needed.
 fn quoted(local: &str) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     if local.chars().all(is_plain) {
         return local.to_owned();
     }
@@ -176,4 +225,47 @@ fn quoted(local: &str) -> String {
     }
     text.push('"');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::prop_assert_eq;
+    use proptest::proptest;
+    use proptest::sample::select;
+
+    use super::*;
+
+    const PIECES: [&str; 26] = [
+        "<", ">", "@", ".", ",", ":", ";", "a", "B", "example", "-", "_", "!", "%", "\"", "\\", " ", "(", ")", "[",
+        "]", "é", "=", "'", "\u{a0}", "\t",
+    ];
+
+    proptest! {
+        /// What is taken as it stands is what reading it piece by piece gives.
+        #[test]
+        fn the_short_way_leads_to_the_same_mailbox(pieces in vec(select(&PIECES[..]), 0..9)) {
+            for text in [pieces.concat(), format!("<{}@{}>", pieces.concat(), pieces.concat())] {
+                if let Some(mailbox) = plain(&text) {
+                    prop_assert_eq!(Some(mailbox.to_owned()), read_tokens(&text), "{}", text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn usual_addresses_go_the_short_way() {
+        for (text, mailbox) in [
+            ("<a.b+c@mail.example-1.test>", "a.b+c@mail.example-1.test"),
+            ("A@B.example", "A@B.example"),
+            ("<>", ""),
+            ("<o'brien=x!y%z@example.test>", "o'brien=x!y%z@example.test"),
+        ] {
+            assert_eq!(plain(text), Some(mailbox));
+        }
+        for text in ["<a@b.example.>", "<a>", "<\"a\"@b.example>", "<a@b@c>", "<@b.example>", "<a@>", "<a@[192.0.2.1]>"]
+        {
+            assert_eq!(plain(text), None, "{text}");
+        }
+    }
 }
