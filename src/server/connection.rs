@@ -3,15 +3,20 @@
 //! All commands that have arrived are handled in one go, and their answers leave in one write.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
-use std::time::Instant;
 
 use bytes::Buf as _;
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio::time::sleep_until;
+use tokio::time::timeout_at;
 
 use super::context::Context;
 use super::context::InForce;
@@ -69,6 +74,7 @@ pub(super) async fn drive<L: Lookup>(
         output: BytesMut::new(),
         negotiated: false,
         share: Share::new(&context.kept),
+        woken: Instant::now(),
     };
     let ended = connection.run().await;
     if let Some(end) = connection.session.abandon() {
@@ -114,6 +120,8 @@ struct Connection<'a, L> {
     output: BytesMut,
     negotiated: bool,
     share: Share<'a>,
+    /// When the latest packets came.
+    woken: Instant,
 }
 
 /// Why a connection ended, if not by QUIT or end of file.
@@ -129,7 +137,10 @@ enum Ended {
 impl<L: Lookup> Connection<'_, L> {
     async fn run(&mut self) -> Result<(), Ended> {
         let mut stopping = self.context.stopping.subscribe();
-        let greeting_ends = tokio::time::Instant::now() + GREETING_TIME;
+        let mut grace = pin!(grace_ends(&mut stopping));
+        let greeting_ends = Instant::now() + GREETING_TIME;
+        // Fires no later than patience ends. Made anew for each read, a timer would cost about as much as the read.
+        let mut alarm = pin!(sleep_until(greeting_ends));
         loop {
             let handled = self.handle_all().await;
             // Also what was answered before something that makes no sense.
@@ -142,23 +153,32 @@ impl<L: Lookup> Connection<'_, L> {
             if !self.share.keep(kept, self.in_force.config.server.max_memory) {
                 return Err(Ended::NoRoom);
             }
-            let patience = match (self.negotiated, self.input.is_empty()) {
+            let patience_ends = match (self.negotiated, self.input.is_empty()) {
                 (false, _) => greeting_ends,
-                (true, false) => tokio::time::Instant::now() + FRAME_TIME,
-                (true, true) => tokio::time::Instant::now() + IDLE_TIME,
+                (true, false) => self.woken + FRAME_TIME,
+                (true, true) => self.woken + IDLE_TIME,
             };
-            let at_rest = !self.session.has_message() && self.input.is_empty();
-            let read = tokio::select! {
-                biased;
-                read = tokio::time::timeout_at(patience, self.socket.read(&mut self.input)) => read,
-                () = grace_ends(&mut stopping), if at_rest => return Ok(()),
-            };
-            match read {
-                Ok(Ok(0)) => return Ok(()),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(Ended::Io(error)),
-                Err(_elapsed) => return Err(Ended::Silent),
+            if patience_ends < alarm.deadline() {
+                alarm.as_mut().reset(patience_ends);
             }
+            let at_rest = !self.session.has_message() && self.input.is_empty();
+            let read = loop {
+                tokio::select! {
+                    biased;
+                    read = self.socket.read(&mut self.input) => break read,
+                    () = &mut grace, if at_rest => return Ok(()),
+                    () = &mut alarm => {
+                        if Instant::now() >= patience_ends {
+                            return Err(Ended::Silent);
+                        }
+                        alarm.as_mut().reset(patience_ends);
+                    }
+                }
+            };
+            if read.map_err(Ended::Io)? == 0 {
+                return Ok(());
+            }
+            self.woken = Instant::now();
         }
     }
 
@@ -197,26 +217,33 @@ impl<L: Lookup> Connection<'_, L> {
     }
 
     async fn handle_soundly(&mut self, command: Command<'_>) -> Result<bool, ProtocolError> {
-        let started = now();
         if let Some(end) = self.session.supersede(&command) {
             self.lookup.settle(Settlement::Release);
             self.context.metrics.message_ended(end);
         }
         self.lookup.begin();
         let mut action = self.session.handle(command)?;
-        // The deadline is for all look-ups of a command together; most commands have none.
+        // The deadline is for all look-ups of a command together; most are answered at once.
         let mut deadline = None;
         while let Action::Ask(query) = action {
-            let deadline =
-                *deadline.get_or_insert_with(|| tokio::time::Instant::now() + self.in_force.config.server.deadline);
-            let answer = tokio::time::timeout_at(deadline, self.lookup.answer(&query)).await;
-            action = self.session.answer(query, answer.unwrap_or(Answer::Failed));
+            let answer = {
+                let mut answering = pin!(self.lookup.answer(&query));
+                match poll_fn(|context| Poll::Ready(answering.as_mut().poll(context))).await {
+                    Poll::Ready(answer) => answer,
+                    Poll::Pending => {
+                        let end = || Instant::now() + self.in_force.config.server.deadline;
+                        let answer = timeout_at(*deadline.get_or_insert_with(end), answering).await;
+                        answer.unwrap_or(Answer::Failed)
+                    }
+                }
+            };
+            action = self.session.answer(query, answer);
         }
-        Ok(self.finish(action, started))
+        Ok(self.finish(action))
     }
 
     /// Does what was decided; false once the conversation is over.
-    fn finish(&mut self, action: Action, started: Instant) -> bool {
+    fn finish(&mut self, action: Action) -> bool {
         match action {
             Action::Aborted(end) => {
                 self.lookup.settle(Settlement::Release);
@@ -225,7 +252,7 @@ impl<L: Lookup> Connection<'_, L> {
             Action::Close => return false,
             Action::Continue => Response::Continue.encode(&mut self.output),
             Action::Decided(decision) => {
-                self.decided(&decision, started);
+                self.decided(&decision);
                 return !self.session.is_over();
             }
             Action::Negotiated(negotiation) => {
@@ -239,9 +266,9 @@ impl<L: Lookup> Connection<'_, L> {
         true
     }
 
-    fn decided(&mut self, decision: &Decision, started: Instant) {
+    fn decided(&mut self, decision: &Decision) {
         self.lookup.settle(decision.settlement);
-        self.context.metrics.record(&self.in_force.series, decision, started.elapsed());
+        self.context.metrics.record(&self.in_force.series, decision, self.woken.elapsed());
         journal::decided(&self.session, decision);
         if decision.matches.iter().any(|matched| matched.excess.is_some()) {
             self.context.notifier().decided(&self.session, decision, self.context);
@@ -259,7 +286,7 @@ impl<L: Lookup> Connection<'_, L> {
             );
         }
         let action = self.session.break_down(&command);
-        self.finish(action, now())
+        self.finish(action)
     }
 
     async fn flush(&mut self) -> Result<(), Ended> {
@@ -305,16 +332,11 @@ impl<E: Into<ProtocolError>> From<E> for Ended {
 }
 
 /// Done when the server is to stop and sessions without a transaction are to end.
-async fn grace_ends(stopping: &mut watch::Receiver<Option<tokio::time::Instant>>) {
+async fn grace_ends(stopping: &mut watch::Receiver<Option<Instant>>) {
     let end = stopping.wait_for(Option::is_some).await.map(|end| *end);
     if let Ok(Some(end)) = end {
-        tokio::time::sleep_until(end).await;
+        sleep_until(end).await;
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 #[cfg(test)]
@@ -369,7 +391,7 @@ pub(super) mod tests {
         let (mut mta, ours) = UnixStream::pair().unwrap();
         let session = Session::new(Arc::clone(&context.in_force().policy), 1, Transport::Unix);
         mta.write_all(said).await.unwrap();
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         drive(Socket::Unix(ours), "test", session, Broken::Hangs, &context.in_force(), context).await;
         start.elapsed().as_secs()
     }
@@ -384,7 +406,7 @@ pub(super) mod tests {
         // A byte now and then does not prolong the time to negotiate.
         let (mut mta, ours) = UnixStream::pair().unwrap();
         let session = Session::new(Arc::clone(&context.in_force().policy), 1, Transport::Unix);
-        let start = tokio::time::Instant::now();
+        let start = Instant::now();
         let drip = async {
             for byte in half.chunks(1) {
                 mta.write_all(byte).await.unwrap();
