@@ -155,7 +155,7 @@ pub(crate) enum Command {
         /// The configuration [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// How much to log: off, error, warn, info, debug, trace; or as the crate env_logger has it: info,postward::session=trace
+        /// How much to log: off, error, warn, info, debug, trace; or as the crate env_logger has it: info,postward::server=trace
         /// [default: the environment variable RUST_LOG, else `level` of the configuration]
         #[arg(long, value_name = "LEVEL", value_parser = crate::log::directives)]
         log_level: Option<String>,
