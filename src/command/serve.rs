@@ -2,6 +2,8 @@
 
 use std::io;
 use std::io::Write as _;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,7 +52,9 @@ pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>) -> ExitCode
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
     let reader = reader(named);
-    let code = runtime.block_on(run(&config, policy, reader, path.as_deref(), &log));
+    // What the log has of a bug that ends the daemon is still to be written.
+    let ran = || runtime.block_on(run(&config, policy, reader, path.as_deref(), &log));
+    let code = catch_unwind(AssertUnwindSafe(ran)).unwrap_or_else(|_| ExitCode::from(FAILED));
     runtime.shutdown_timeout(SHUTDOWN_TIME);
     log.flush();
     code

@@ -5,6 +5,7 @@
 
 mod event;
 mod format;
+mod panics;
 mod queue;
 mod sink;
 
@@ -19,7 +20,6 @@ use std::time::SystemTime;
 use nix::sys::stat::fstat;
 use postward::config;
 use postward::config::LogFormat;
-use postward::server::Limited;
 use tracing::Event;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
@@ -36,9 +36,6 @@ use sink::Stream;
 
 pub(crate) use queue::Log;
 
-/// How many panics a minute are told in full.
-const PANICS_AT_ONCE: u32 = 5;
-
 /// Starts the log. What it tells is chosen by the option, else by `RUST_LOG`, else by the configuration. Nothing that is wrong
 /// with its reader may hold up or end a task, so what panics tell goes the same way.
 pub(crate) fn start(settings: &config::Log, level: Option<&str>) -> io::Result<Arc<Log>> {
@@ -50,12 +47,7 @@ pub(crate) fn start(settings: &config::Log, level: Option<&str>) -> io::Result<A
         let socket = settings.socket.display();
         tracing::warn!(%socket, %error, "cannot reach the journal; logging text to standard error until the next start");
     }
-    let panics = Limited::new("a bug was met", PANICS_AT_ONCE);
-    std::panic::set_hook(Box::new(move |panic| {
-        if panics.admits() {
-            tracing::error!(panic = panic.to_string(), "a bug was met");
-        }
-    }));
+    panics::log_them();
     Ok(log)
 }
 

@@ -209,7 +209,7 @@ impl Metrics {
             internal_errors: counter(
                 &registry,
                 "postward_internal_errors_total",
-                "Sessions that met a bug of ours and were answered by on_error",
+                "Bugs that were met; sessions that meet one are answered by on_error",
             )?,
             log_dropped: counter(
                 &registry,
@@ -291,7 +291,7 @@ impl Metrics {
         self.protocol_errors.inc();
     }
 
-    /// A session met a bug of ours.
+    /// A session, or a task beside them, met a bug of ours.
     pub fn internal_error(&self) {
         self.internal_errors.inc();
     }

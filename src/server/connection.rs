@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -76,8 +77,10 @@ pub(super) async fn drive<L: Lookup>(
         share: Share::new(&context.kept),
         woken: Instant::now(),
     };
-    let ended = connection.run().await;
-    if let Some(end) = connection.session.abandon() {
+    // What panics outside of a command, where no answer is owed, ends this connection and nothing else.
+    let ended = AssertUnwindSafe(connection.run()).catch_unwind().await.unwrap_or(Err(Ended::Bug));
+    let abandoned = catch_unwind(AssertUnwindSafe(|| connection.session.abandon()));
+    if let Ok(Some(end)) = abandoned {
         context.metrics.message_ended(end);
     }
     match ended {
@@ -87,6 +90,10 @@ pub(super) async fn drive<L: Lookup>(
             if context.warnings.protocol.admits() {
                 tracing::warn!(session = %id, peer, %error, "closing: the MTA's side makes no sense");
             }
+        }
+        Err(Ended::Bug) => {
+            context.metrics.internal_error();
+            tracing::error!(session = %id, peer, "closing: a bug was met that leaves no answer; please report this");
         }
         Err(Ended::Io(error)) => tracing::debug!(session = %id, peer, %error, "lost"),
         Err(Ended::NoRoom) => {
@@ -126,6 +133,8 @@ struct Connection<'a, L> {
 
 /// Why a connection ended, if not by QUIT or end of file.
 enum Ended {
+    /// There was a bug, and then another one where the first was to be answered, or none that belongs to a command.
+    Bug,
     Io(io::Error),
     /// All sessions together keep too much, this one not a little of it.
     NoRoom,
@@ -209,11 +218,17 @@ impl<L: Lookup> Connection<'_, L> {
     }
 
     async fn handle(&mut self, command: Command<'_>) -> Result<bool, Ended> {
+        let answered = self.output.len();
         let handled = AssertUnwindSafe(self.handle_soundly(command)).catch_unwind().await;
-        let Ok(handled) = handled else {
-            return Ok(self.survive(command));
-        };
-        handled.map_err(Ended::Protocol)
+        if let Ok(handled) = handled {
+            return handled.map_err(Ended::Protocol);
+        }
+        // Half an answer may stand there: the MTA would hang up on it.
+        self.output.truncate(answered);
+        catch_unwind(AssertUnwindSafe(|| self.survive(command))).map_err(|_| {
+            self.output.truncate(answered);
+            Ended::Bug
+        })
     }
 
     async fn handle_soundly(&mut self, command: Command<'_>) -> Result<bool, ProtocolError> {
@@ -277,6 +292,9 @@ impl<L: Lookup> Connection<'_, L> {
     }
 
     /// A bug panicked: the message is answered by `on_error`, and so is the rest of this session; the daemon lives.
+    ///
+    /// The connection is not closed, neither now nor between two messages: a milter that is gone is gone for the rest of the
+    /// SMTP session, and what becomes of its mail would be for the MTA's default action to say, which may be to accept it.
     fn survive(&mut self, command: Command<'_>) -> bool {
         self.context.metrics.internal_error();
         if self.context.warnings.bug.admits() {
@@ -316,6 +334,7 @@ impl<L: Lookup> Connection<'_, L> {
 impl fmt::Debug for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Bug => f.write_str("bug"),
             Self::Io(error) => write!(f, "{error}"),
             Self::NoRoom => f.write_str("no room"),
             Self::Protocol(error) => write!(f, "{error}"),
@@ -355,10 +374,12 @@ pub(super) mod tests {
     use crate::session::Transport;
 
     /// A look-up with a bug, or one that never comes back.
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, PartialEq)]
     enum Broken {
         Hangs,
         Panics,
+        /// Also where its answer is acted upon, as what survives a panic does.
+        PanicsTwice,
     }
 
     impl Lookup for Broken {
@@ -367,11 +388,13 @@ pub(super) mod tests {
         async fn answer(&mut self, _: &Query) -> Answer {
             match self {
                 Self::Hangs => std::future::pending().await,
-                Self::Panics => panic!("planted"),
+                Self::Panics | Self::PanicsTwice => panic!("planted"),
             }
         }
 
-        fn settle(&mut self, _: Settlement) {}
+        fn settle(&mut self, _: Settlement) {
+            assert!(*self != Self::PanicsTwice, "planted, too");
+        }
 
         fn restart(&mut self) {}
     }
@@ -465,6 +488,15 @@ pub(super) mod tests {
         let (heard, metrics) = answers("", Broken::Panics).await;
         assert_eq!(heard.matches("y451 4.3.0 Temporary local problem, try again later\0").count(), 2, "{heard:?}");
         assert!(metrics.contains("postward_internal_errors_total 1"), "{metrics}");
+    }
+
+    /// Nothing can be said any more, and half an answer would be worse; the connection ends, not the task that serves it.
+    #[tokio::test]
+    async fn a_panic_in_what_survives_a_panic_ends_the_connection_without_half_an_answer() {
+        let (heard, metrics) = answers("", Broken::PanicsTwice).await;
+        assert_eq!(heard, "");
+        // CONNECT, whose answer nobody waits for, MAIL, and then what was to answer MAIL.
+        assert!(metrics.contains("postward_internal_errors_total 3"), "{metrics}");
     }
 
     #[tokio::test]

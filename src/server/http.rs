@@ -27,6 +27,7 @@ use super::ACCEPT_REST;
 use super::context::Context;
 use super::context::InForce;
 use super::listener::BindError;
+use super::report_counted;
 
 /// More connections at once than any number of scrapers needs; further ones are closed.
 const MAX_CONNECTIONS: usize = 64;
@@ -64,7 +65,9 @@ impl Http {
         let mut connections = JoinSet::new();
         loop {
             let accepted = self.listener.accept().await;
-            while connections.try_join_next().is_some() {}
+            while let Some(ended) = connections.try_join_next() {
+                report_counted(ended, &context);
+            }
             match accepted {
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => tracing::debug!("too many HTTP connections"),
                 Ok((stream, _)) => _ = connections.spawn(converse(stream, Arc::clone(&context))),

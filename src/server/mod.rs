@@ -162,7 +162,7 @@ impl Server {
 
     /// Serves until `stop` is done; then no connection is taken any more, open transactions have 30 seconds to end, and the
     /// counters are saved.
-    /// False if it stopped of itself, because a listener was lost to a bug.
+    /// False if it stopped of itself, because a part of it was lost to a bug.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
         let Self { listeners, http, control, keeper, context, reader, mut requests, reloader: _reloader } = self;
         let mut accepting = Accepting { tasks: JoinSet::new(), open: Vec::new(), inherited: Vec::new() };
@@ -200,13 +200,18 @@ impl Server {
                 // A reload has put others in their place.
                 Some(ended) = notifying.join_next() => report(ended),
                 Some(ended) = serving_others.join_next() => break lost(ended),
+                Some(ended) = sweeping.join_next() => break lost(ended),
+                Some(ended) = keeping.join_next() => break lost(ended),
                 Some(request) = requests.recv(), if preparing.is_empty() => {
                     asking = Some(request);
                     let open = Open { listeners: accepting.places(), http: http_address };
                     preparing.spawn(reload::prepare(Arc::clone(&reader), Arc::clone(&context), open));
                 }
                 Some(prepared) = preparing.join_next() => {
-                    let prepared = prepared.unwrap_or_else(|panic| Err(reload::refused(panic.to_string())));
+                    let prepared = prepared.unwrap_or_else(|panic| {
+                        context.metrics.internal_error();
+                        Err(reload::refused(panic.to_string()))
+                    });
                     let outcome = accepting.reload(prepared, &context);
                     tell(&mut notifying, &context);
                     outcome.log();
@@ -336,9 +341,17 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
+/// As [`report`], and counts it.
+fn report_counted(ended: Result<(), tokio::task::JoinError>, context: &Context) {
+    if matches!(&ended, Err(error) if error.is_panic()) {
+        context.metrics.internal_error();
+    }
+    report(ended);
+}
+
 /// A task that serves for ever has ended.
 fn lost(ended: Result<(), tokio::task::JoinError>) -> bool {
     report(ended);
-    tracing::error!("a listener ended of itself; stopping, so that the service manager starts the daemon again");
+    tracing::error!("a part of the daemon ended of itself; stopping, so that the service manager starts it again");
     false
 }

@@ -109,7 +109,7 @@ impl Place {
 /// Reads, compiles and opens, aside.
 pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> Result<Prepared, Box<Outcome>> {
     let before = context.in_force();
-    let (config, policy, mut outcome) = off_thread(move || compile(&read)).await??;
+    let (config, policy, mut outcome) = off_thread(&context, move || compile(&read)).await??;
     outcome.notes = waiting_for_a_restart(&before.config, &config, &open);
     let opened = match listeners(&config, open.listeners.as_deref()).await {
         Ok(opened) => opened,
@@ -121,9 +121,10 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     // Last, since it cannot fail: keys of limits that have changed are judged anew.
     let policy = Arc::new(policy);
     let ours = Arc::clone(&policy);
-    let (lookups, dropped) = off_thread(move || before.lookups.succeed(ours)).await?;
+    let (lookups, dropped) = off_thread(&context, move || before.lookups.succeed(ours)).await?;
     let told = config.notify.clone();
-    let notifier = off_thread(move || context.notifier().succeed(&told)).await?;
+    let teller = Arc::clone(&context);
+    let notifier = off_thread(&context, move || teller.notifier().succeed(&told)).await?;
     outcome.notes.extend(config.notify.iter().filter_map(notify::unusable).map(|problem| problem.message));
     outcome.notes.extend(dropped.into_iter().map(|note| format!("counters of {note}")));
     outcome.hash.clone_from(&config.hash);
@@ -165,8 +166,14 @@ async fn listeners(config: &Config, open: Option<&[Place]>) -> Result<Vec<(Endpo
 }
 
 /// Where files that hang, and millions of keys, keep no session waiting.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Box<Outcome>> {
-    tokio::task::spawn_blocking(work).await.map_err(|panic| refused(format!("a bug was met: {panic}")))
+async fn off_thread<T: Send + 'static>(
+    context: &Context,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Box<Outcome>> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| {
+        context.metrics.internal_error();
+        refused(format!("a bug was met: {panic}"))
+    })
 }
 
 impl Prepared {

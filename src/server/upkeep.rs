@@ -1,6 +1,8 @@
 //! What is done beside the mail: counters are swept, and saved where the configuration says so; warnings are summed up.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +24,29 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(200);
 /// How many keys a sweep looks at: less than a millisecond's work. Checks sweep, too.
 const SWEEP_BUDGET: usize = 2000;
 
+/// How long it rests after a bug, which may well come again.
+const REST: Duration = Duration::from_secs(10);
+
 /// Forgets keys whose time is over and sums up warnings, until it is dropped.
 pub(super) async fn sweep(context: Arc<Context>) {
+    let sweep = || {
+        context.in_force().lookups.sweep(SWEEP_BUDGET);
+        context.warnings.sum_up();
+    };
+    sweep_with(&context, sweep).await;
+}
+
+/// A bug in a sweep does not end sweeping.
+async fn sweep_with(context: &Context, mut sweep: impl FnMut()) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        context.in_force().lookups.sweep(SWEEP_BUDGET);
-        context.warnings.sum_up();
+        if catch_unwind(AssertUnwindSafe(&mut sweep)).is_err() {
+            context.metrics.internal_error();
+            tracing::error!("a bug was met while counters were swept; trying again soon; please report this");
+            tokio::time::sleep(REST).await;
+        }
     }
 }
 
@@ -109,7 +126,11 @@ impl Keeper {
         let began = Instant::now();
         let saving = tokio::task::spawn_blocking(move || lookups.save(&store));
         let path = self.path.display();
-        match saving.await.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
+        let saved = saving.await.unwrap_or_else(|panic| {
+            context.metrics.internal_error();
+            Err(io::Error::other(panic))
+        });
+        match saved {
             Ok(Saved { at, keys, bytes }) => {
                 context.metrics.state_saved(at, began.elapsed(), bytes);
                 if std::mem::take(&mut self.is_failing) {
@@ -124,5 +145,24 @@ impl Keeper {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::tests::context;
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bug_in_a_sweep_does_not_end_sweeping() {
+        let context = context("");
+        let mut sweeps = 0;
+        let sweeping = sweep_with(&context, || {
+            sweeps += 1;
+            assert!(sweeps % 2 == 0, "planted");
+        });
+        _ = tokio::time::timeout(3 * REST, sweeping).await;
+        assert_eq!(sweeps, 5);
+        assert!(context.metrics.encode().unwrap().contains("postward_internal_errors_total 3"));
     }
 }

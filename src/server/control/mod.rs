@@ -47,7 +47,7 @@ use super::context::Context;
 use super::listener::BindError;
 use super::listener::Listener;
 use super::reload::Reloader;
-use super::report;
+use super::report_counted;
 use super::socket::Socket;
 use crate::config::At;
 use answer::Refusal;
@@ -89,7 +89,7 @@ impl Control {
         loop {
             let accepted = self.listener.accept().await;
             while let Some(ended) = connections.try_join_next() {
-                report(ended);
+                report_counted(ended, &context);
             }
             match accepted {
                 Ok((Socket::Tcp(_), _)) => {}
@@ -178,7 +178,7 @@ impl Connection {
         }
         let Command::List { limited } = request.command else {
             let (context, uid) = (Arc::clone(&self.context), self.uid);
-            let answer = off_thread(move || perform(&request, &context, uid)).await?;
+            let answer = off_thread(&self.context, move || perform(&request, &context, uid)).await?;
             return self.write(&answer).await;
         };
         let mut listing = match Listing::new(self.context.in_force(), request.rule.as_deref(), limited) {
@@ -186,7 +186,7 @@ impl Connection {
             Err(refusal) => return self.write(&refusal.line()).await,
         };
         loop {
-            let (text, rest) = off_thread(move || listing.more()).await?;
+            let (text, rest) = off_thread(&self.context, move || listing.more()).await?;
             self.write(&text).await?;
             match rest {
                 Some(rest) => listing = rest,
@@ -209,8 +209,11 @@ impl Connection {
 }
 
 /// Where a walk over millions of keys, or a slow look-up of a user's name, keeps no session waiting.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+async fn off_thread<T: Send + 'static>(context: &Context, work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|panic| {
+        context.metrics.internal_error();
+        io::Error::other(panic)
+    })
 }
 
 #[cfg(test)]
