@@ -305,6 +305,25 @@ fn both_signals_end_it_well() {
     }
 }
 
+/// As systemd has it for `WatchdogSec=`; a process that was started by another is not meant.
+#[test]
+fn the_watchdog_is_fed_if_it_is_ours() {
+    let config = "server.listen = [\"unix:{dir}/s\", \"inet:127.0.0.1:0\"]\nserver.max_sessions = 10\n";
+    let mut daemon = Daemon::start_with(config, &[("WATCHDOG_USEC", "100000")]);
+    for _ in 0..3 {
+        daemon.wait_for_notification("WATCHDOG=1");
+    }
+    // Also where nobody else is let in: being full is no reason to be restarted.
+    let _milters: Vec<_> = (0..10).map(|_| Milter::connect(daemon.milter())).collect();
+    daemon.wait_for_notification("WATCHDOG=1");
+    assert!(!daemon.log().contains("watchdog:"), "{}", daemon.log());
+    let mut other = Daemon::start_with(config, &[("WATCHDOG_USEC", "100000"), ("WATCHDOG_PID", "1")]);
+    other.signal("TERM");
+    assert_eq!(other.wait_for_exit().code(), Some(0));
+    other.wait_for_notification("STOPPING=1");
+    assert!(!other.was_notified("WATCHDOG=1"));
+}
+
 /// The client is between EHLO and MAIL: what it says now is still answered by the rules.
 #[test]
 fn who_is_about_to_begin_a_message_when_it_stops_is_served() {

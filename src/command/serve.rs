@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
@@ -15,6 +16,7 @@ use nix::sys::stat::umask;
 use postward::config::Config;
 use postward::policy::Policy;
 use postward::server;
+use postward::server::Health;
 use postward::server::Reader;
 use postward::server::Reloader;
 use postward::server::Server;
@@ -27,6 +29,7 @@ use super::FAILED;
 use super::configuration_path;
 use super::failed;
 use super::notify::Notifier;
+use super::notify::start_watchdog;
 use super::read;
 use super::source_name;
 use crate::log;
@@ -66,15 +69,16 @@ fn reader(named: Option<PathBuf>) -> Reader {
 }
 
 async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path>, log: &Log) -> ExitCode {
-    let server = match Server::bind(config, policy, reader, log.lost()).await {
-        Ok(server) => server,
-        Err(error) => return failed(&error.to_string()),
-    };
-    let notifier = match Notifier::start() {
+    let progress = Arc::new(AtomicU64::new(0));
+    let notifier = match Notifier::start(Arc::clone(&progress)) {
         Ok(notifier) => notifier,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    let stop = match stop_signal(server.reloader(), notifier.clone()) {
+    let server = match Server::bind(config, policy, reader, log.lost(), progress).await {
+        Ok(server) => server,
+        Err(error) => return failed(&error.to_string()),
+    };
+    let stop = match stop_signal(server.reloader(), server.health(), notifier.clone()) {
         Ok(stop) => stop,
         Err(error) => return failed(&format!("cannot watch for signals: {error}")),
     };
@@ -82,13 +86,16 @@ async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path
     // Whoever waits for READY may then look where it listens.
     log.flush();
     notifier.notify(&[NotifyState::Ready]);
+    if let Err(error) = start_watchdog(server.health(), notifier) {
+        return failed(&format!("cannot start: {error}"));
+    }
     let stopped = server.run(stop).await;
     tracing::info!("stopped");
     if stopped { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
 /// Done when the daemon shall stop: SIGTERM or SIGINT. Until then SIGHUP reloads; several that come meanwhile are one.
-fn stop_signal(reloader: Reloader, notifier: Notifier) -> io::Result<impl Future<Output = ()>> {
+fn stop_signal(reloader: Reloader, health: Health, notifier: Notifier) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -105,7 +112,7 @@ fn stop_signal(reloader: Reloader, notifier: Notifier) -> io::Result<impl Future
             () = reload => {}
         }
         tracing::info!("stopping: taking no new connections, waiting for open transactions");
-        notifier.notify(&[NotifyState::Stopping]);
+        notifier.stopping(health.drain());
     })
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::GRACE;
+use super::health::Pulses;
 use super::limited::Warnings;
 use super::memory::Kept;
 use super::notify::Notifier;
@@ -25,6 +26,8 @@ use crate::policy::Policy;
 /// What all tasks share.
 pub(super) struct Context {
     pub(super) metrics: Metrics,
+    /// Of the listeners that MTAs connect to.
+    pub(super) pulses: Pulses,
     in_force: ArcSwap<InForce>,
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
@@ -61,6 +64,7 @@ impl Context {
         metrics.in_force_since(time_of_day());
         Ok(Self {
             metrics,
+            pulses: Pulses::default(),
             in_force: ArcSwap::from_pointee(in_force),
             warnings: Warnings::new(),
             lost_lines,

@@ -13,6 +13,8 @@ use nix::unistd::Group;
 use tokio::net::TcpListener;
 use tokio::net::UnixListener;
 
+use super::health::Heart;
+use super::health::Pulse;
 use super::socket::Socket;
 use crate::config::At;
 use crate::config::Endpoint;
@@ -31,6 +33,7 @@ pub(super) struct Listener {
     endpoint: Endpoint,
     /// The file to remove at the end.
     file: Option<SocketFile>,
+    heart: Heart,
 }
 
 /// A socket's file, as it was made.
@@ -56,7 +59,7 @@ impl Listener {
                 let socket = TcpListener::bind((host.as_str(), *port)).await.map_err(error)?;
                 let address = socket.local_addr().map_err(error)?;
                 let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
-                Ok(Self { socket: Kind::Tcp(socket), endpoint, file: None })
+                Ok(Self { socket: Kind::Tcp(socket), endpoint, file: None, heart: Heart::new() })
             }
             Endpoint::Unix(path) => {
                 Self::bind_unix(path, server.socket_mode, server.socket_group.as_ref(), "server.listen")
@@ -73,7 +76,7 @@ impl Listener {
     fn bind_unix(path: &Path, mode: u32, group: Option<&At<String>>, key: &'static str) -> Result<Self, BindError> {
         let socket = bind_unix(path, mode, group, key)?;
         let endpoint = Endpoint::Unix(path.to_owned());
-        Ok(Self { socket: Kind::Unix(socket), endpoint, file: SocketFile::find(path).ok() })
+        Ok(Self { socket: Kind::Unix(socket), endpoint, file: SocketFile::find(path).ok(), heart: Heart::new() })
     }
 
     /// Where it really listens.
@@ -81,18 +84,32 @@ impl Listener {
         &self.endpoint
     }
 
+    /// Where one feels whether somebody waits for connections here.
+    pub(super) fn pulse(&self) -> Pulse {
+        self.heart.pulse(self.to_string())
+    }
+
     /// The next connection, and what to call its other end in logs.
     pub(super) async fn accept(&mut self) -> io::Result<(Socket, String)> {
-        match &self.socket {
-            Kind::Tcp(listener) => {
+        tokio::select! {
+            accepted = self.socket.accept(&self.endpoint) => accepted,
+            never = self.heart.beat() => match never {},
+        }
+    }
+}
+
+impl Kind {
+    async fn accept(&self, endpoint: &Endpoint) -> io::Result<(Socket, String)> {
+        match self {
+            Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 // A hint, as in `Socket::read`.
                 _ = stream.set_nodelay(true);
                 Ok((Socket::Tcp(stream), peer.to_string()))
             }
-            Kind::Unix(listener) => {
+            Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), self.endpoint.to_string()))
+                Ok((Socket::Unix(stream), endpoint.to_string()))
             }
         }
     }
@@ -150,13 +167,18 @@ fn tcp(socket: std::net::TcpListener) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
-    Ok(Listener { socket: Kind::Tcp(TcpListener::from_std(socket)?), endpoint, file: None })
+    Ok(Listener { socket: Kind::Tcp(TcpListener::from_std(socket)?), endpoint, file: None, heart: Heart::new() })
 }
 
 fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     let path = socket.local_addr()?.as_pathname().unwrap_or_else(|| Path::new("unnamed")).to_owned();
-    Ok(Listener { socket: Kind::Unix(UnixListener::from_std(socket)?), endpoint: Endpoint::Unix(path), file: None })
+    Ok(Listener {
+        socket: Kind::Unix(UnixListener::from_std(socket)?),
+        endpoint: Endpoint::Unix(path),
+        file: None,
+        heart: Heart::new(),
+    })
 }
 
 fn bind_unix(path: &Path, mode: u32, group: Option<&At<String>>, key: &'static str) -> Result<UnixListener, BindError> {

@@ -8,6 +8,7 @@ mod accept;
 mod connection;
 mod context;
 mod control;
+mod health;
 mod http;
 mod journal;
 mod limited;
@@ -20,6 +21,8 @@ mod socket;
 mod upkeep;
 
 pub use control::VERSION as CONTROL_VERSION;
+pub use health::Health;
+pub use health::Stuck;
 pub use limited::Limited;
 pub use listener::BindError;
 pub use load::Loaded;
@@ -91,8 +94,9 @@ struct Accepting {
 
 impl Server {
     /// Opens every socket, in the order of the configuration. Those that systemd hands over replace `listen`. Then takes over
-    /// the counters that were saved; MTAs that come meanwhile wait. `reader` reads the configuration anew for a reload.
-    /// Whoever writes the log counts in `lost_lines` those that it could not write.
+    /// the counters that were saved; MTAs that come meanwhile wait. `reader` reads the configuration anew for a reload;
+    /// `progress` goes up as counters are read, now, and saved. Whoever writes the log counts in `lost_lines` those that it could
+    /// not write.
     ///
     /// # Errors
     ///
@@ -102,12 +106,13 @@ impl Server {
         policy: Policy,
         reader: Reader,
         lost_lines: Arc<AtomicU64>,
+        progress: Arc<AtomicU64>,
     ) -> Result<Self, BindError> {
         if let Some((path, error)) = lookup::unusable_path(&policy) {
             return Err(BindError::DiskFree { path, error });
         }
         let context = Context::new(config, policy, lost_lines).map_err(BindError::Metrics)?;
-        let keeper = Keeper::open(&config.state)?;
+        let keeper = Keeper::open(&config.state, progress)?;
         for problem in config.notify.iter().filter_map(notify::unusable) {
             tracing::warn!("{}; nobody can be told that way", problem.message);
         }
@@ -158,6 +163,12 @@ impl Server {
     #[must_use]
     pub fn reloader(&self) -> Reloader {
         self.reloader.clone()
+    }
+
+    /// What tells whether this server lives, also while it stops. To be called by a task of the runtime that serves.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::new(Arc::clone(&self.context), tokio::runtime::Handle::current())
     }
 
     /// Serves until `stop` is done; then no connection is taken any more, open transactions have 30 seconds to end, and the
@@ -248,6 +259,7 @@ impl Accepting {
             Some(configured) => self.open.push((Place { configured, actual: listener.endpoint().clone() }, close)),
             None => self.inherited.push(close),
         }
+        context.pulses.add(listener.pulse());
         self.tasks.spawn(accept::accept(listener, closed, Arc::clone(context)));
     }
 

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -61,13 +62,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Takes the directory; `None` if the configuration has none.
-    pub(super) fn open(state: &State) -> Result<Option<Self>, BindError> {
+    /// Takes the directory; `None` if the configuration has none. `progress` goes up while it works.
+    pub(super) fn open(state: &State, progress: Arc<AtomicU64>) -> Result<Option<Self>, BindError> {
         let Some(path) = &state.path else {
             return Ok(None);
         };
         let path = path.value.clone();
-        let store = match Store::open(&path) {
+        let store = match Store::open(&path, progress) {
             Ok(store) => Arc::new(store),
             Err(error) => return Err(BindError::State { path, error }),
         };

@@ -41,6 +41,8 @@ pub(crate) struct Daemon {
     environment: Vec<(String, String)>,
     notify: UnixDatagram,
     notified: String,
+    /// As `notified`, but nothing is taken from it.
+    told: String,
     endpoints: Vec<String>,
     http: Option<String>,
     directory: TempDir,
@@ -93,6 +95,7 @@ impl Daemon {
             environment,
             notify,
             notified: String::new(),
+            told: String::new(),
             endpoints: Vec::new(),
             http: None,
             directory,
@@ -181,6 +184,12 @@ impl Daemon {
         });
     }
 
+    /// Whether it ever told systemd this since it was started.
+    pub(crate) fn was_notified(&mut self, state: &str) -> bool {
+        self.receive_notifications();
+        self.told.contains(state)
+    }
+
     // Configuration and signals
 
     /// Replaces the configuration file, with the ports that the daemon has; tell it with `signal("HUP")`.
@@ -223,6 +232,7 @@ impl Daemon {
         self.rewrite(&config);
         self.receive_notifications();
         self.notified.clear();
+        self.told.clear();
         let log_before = self.log().len();
         self.child = spawn(self.directory.path(), &self.environment, self.inherited.as_ref());
         self.wait_until_ready(log_before);
@@ -253,6 +263,8 @@ impl Daemon {
                 Ok(length) => {
                     self.notified.push_str(&String::from_utf8_lossy(&datagram[..length]));
                     self.notified.push('\n');
+                    self.told.push_str(&String::from_utf8_lossy(&datagram[..length]));
+                    self.told.push('\n');
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) => panic!("notification socket: {error}"),

@@ -22,6 +22,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
@@ -47,6 +50,8 @@ use format::Header;
 pub struct Store {
     directory: PathBuf,
     _lock: Flock<File>,
+    /// Goes up with every record, read or written.
+    progress: Arc<AtomicU64>,
 }
 
 /// What a save has written.
@@ -84,18 +89,19 @@ pub enum Found {
 }
 
 impl Store {
-    /// Takes the directory, if files can be made in it.
+    /// Takes the directory, if files can be made in it. Whoever waits for a restore or a save sees in `progress` that it
+    /// goes on.
     ///
     /// # Errors
     ///
     /// It is not there, may not be written, or another program has it.
-    pub fn open(directory: &Path) -> io::Result<Self> {
+    pub fn open(directory: &Path, progress: Arc<AtomicU64>) -> io::Result<Self> {
         let lock = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
             let is_taken = error == Errno::EWOULDBLOCK;
             if is_taken { io::Error::other("another postward uses it") } else { error.into() }
         })?;
-        let store = Self { directory: directory.to_owned(), _lock: lock };
+        let store = Self { directory: directory.to_owned(), _lock: lock, progress };
         // The lock may be older than the right to write.
         drop(store.create()?);
         fs::remove_file(store.path(NEW))?;
@@ -134,6 +140,10 @@ impl Store {
     fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
+
+    fn advance(&self, records: u64) {
+        self.progress.fetch_add(records, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -162,7 +172,7 @@ impl Shared {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
             Err(error) => return Err(error),
         };
-        let found = match self.read(&file) {
+        let found = match self.read(&file, store) {
             Ok(found) => found,
             Err(error) => Found::Damaged { problem: error.to_string(), aside: store.set_aside() },
         };
@@ -180,6 +190,7 @@ impl Shared {
             if records.is_empty() {
                 break;
             }
+            store.advance(records.len() as u64);
             // What only an earlier policy counts ends with it.
             let ours = |record: Record| Some(Record { counter: self.seats.policy_counter(record.counter)?, ..record });
             records.into_iter().filter_map(ours).try_for_each(|record| encoder.record(&record))?;
@@ -190,12 +201,13 @@ impl Shared {
     }
 
     /// Reads the file twice: nothing is taken from it before its end was seen.
-    fn read(&self, mut file: &File) -> Result<Found, DecodeError> {
+    fn read(&self, mut file: &File, store: &Store) -> Result<Found, DecodeError> {
         let bytes = file.metadata().map_err(DecodeError::Read)?.len();
         let (mut decoder, header) = Decoder::start(buffered(file), bytes)?;
         let mut keys = 0;
         while decoder.record()?.is_some() {
             keys += 1;
+            store.advance(1);
         }
         file.rewind().map_err(DecodeError::Read)?;
         let (mut decoder, _) = Decoder::start(buffered(file), bytes)?;
@@ -207,6 +219,7 @@ impl Shared {
         let mut heirs: Vec<_> = header.counters.into_iter().map(|label| Heir::of(label, &ours)).collect();
         let now = self.clock.now();
         while let Some(record) = decoder.record()? {
+            store.advance(1);
             let Some(heir) = heirs.get_mut(record.counter) else {
                 continue;
             };

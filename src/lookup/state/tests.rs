@@ -69,7 +69,7 @@ fn whole(found: Found) -> (u64, Vec<String>) {
 #[test]
 fn counts_and_blocks_are_there_again() {
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     let before = shared(&[("rate", RATE)]);
     assert!(matches!(before.restore(&store), Ok(Found::Nothing)));
     charge(&before, 0, b"alice", 3);
@@ -88,7 +88,7 @@ fn counts_and_blocks_are_there_again() {
 #[test]
 fn more_keys_than_are_exported_at_once_are_all_saved() {
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     let before = shared(&[("rate", RATE)]);
     let keys = 3000_u32;
     assert!(keys as usize > 2 * CHUNK);
@@ -103,7 +103,7 @@ fn more_keys_than_are_exported_at_once_are_all_saved() {
 #[test]
 fn another_configuration_takes_over_what_it_has() {
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     let before = shared(&[
         ("gone", RATE),
         ("rate", "limit = { key = [\"client\", \"login\"], messages = \"5/hour\", recipients = \"9/hour\" }"),
@@ -157,7 +157,7 @@ fn time_goes_on_while_nobody_counts_and_never_back() {
 #[test]
 fn a_damaged_file_is_set_aside_and_nothing_of_it_counts() {
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     let before = shared(&[("rate", RATE)]);
     charge(&before, 0, b"alice", 3);
     charge(&before, 0, b"bob", 1);
@@ -183,7 +183,7 @@ fn a_damaged_file_is_set_aside_and_nothing_of_it_counts() {
 #[test]
 fn only_a_few_damaged_files_are_kept() {
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     for day in 10..20 {
         fs::write(store.path(&format!("{DAMAGED}200001{day}T000000Z")), "").unwrap();
     }
@@ -199,19 +199,19 @@ fn only_a_few_damaged_files_are_kept() {
 #[test]
 fn a_directory_serves_one_program_at_a_time() {
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
-    assert_eq!(Store::open(&directory.0).unwrap_err().to_string(), "another postward uses it");
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
+    assert_eq!(Store::open(&directory.0, Arc::default()).unwrap_err().to_string(), "another postward uses it");
     drop(store);
     // What a save that was killed has left is gone.
     fs::write(directory.0.join(NEW), "half a file").unwrap();
-    Store::open(&directory.0).unwrap();
+    Store::open(&directory.0, Arc::default()).unwrap();
     assert_eq!(directory.names(), ["lock"]);
 }
 
 #[test]
 fn a_save_that_fails_leaves_what_was_saved_before() {
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     let before = shared(&[("rate", RATE)]);
     charge(&before, 0, b"alice", 3);
     before.save(&store).unwrap();
