@@ -159,6 +159,9 @@ pub(crate) enum Command {
         /// [default: the environment variable RUST_LOG, else `level` of the configuration]
         #[arg(long, value_name = "LEVEL", value_parser = crate::log::directives)]
         log_level: Option<String>,
+        /// Whom root makes way for once all sockets are open [default: `user` of the configuration]
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
     },
 }
 

@@ -24,6 +24,6 @@ fn main() -> ExitCode {
             command::limits(&command::Operation { command, rule, format }, control, config)
         }
         Command::Reload { control, config, format } => command::reload(control, config, format),
-        Command::Serve { config, log_level } => command::serve(config, log_level.as_deref()),
+        Command::Serve { config, log_level, user } => command::serve(config, log_level.as_deref(), user.as_deref()),
     }
 }

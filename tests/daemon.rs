@@ -23,6 +23,8 @@ use support::Daemon;
 use support::Milter;
 use support::PATIENCE;
 use support::TempDir;
+use support::is_root;
+use support::serving;
 use support::wait_for;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postward");
@@ -44,8 +46,13 @@ fn serve(directory: &TempDir, config: &str) -> (Option<i32>, String) {
 fn serve_as(mut program: Command, directory: &TempDir, config: &str) -> (Option<i32>, String) {
     let path = directory.write("postward.toml", &config.replace("{dir}", directory.path().to_str().unwrap()));
     let [out, err] = ["out", "err"].map(|name| File::create(directory.path().join(name)).unwrap());
+    if program.get_program() == PROGRAM {
+        program.args(serving());
+    } else {
+        program.arg("serve");
+    }
     let mut child = program
-        .args(["serve", "--config"])
+        .arg("--config")
         .arg(path)
         .env_remove("RUST_LOG")
         .env_remove("NOTIFY_SOCKET")
@@ -61,7 +68,7 @@ fn serve_as(mut program: Command, directory: &TempDir, config: &str) -> (Option<
 
 /// The program as a user who may write nowhere.
 fn as_nobody() -> Command {
-    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+    if !is_root() {
         return Command::new(PROGRAM);
     }
     let mut command = Command::new("setpriv");
@@ -178,6 +185,58 @@ fn a_socket_in_use_is_not_stolen() {
 }
 
 #[test]
+fn root_does_not_serve_unless_told_to() {
+    if !is_root() {
+        return eprintln!("not checked: only root can be refused");
+    }
+    let directory = TempDir::new("n");
+    let path = directory.write("postward.toml", "server.listen = \"inet:127.0.0.1:0\"\nserver.max_sessions = 10\n");
+    let output = support::postward(&["serve", "--config", path.to_str().unwrap()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.starts_with("postward: does not serve as root; add user = "), "{text}");
+    assert_eq!(output.status.code(), Some(2));
+    let output = support::postward(&["serve", "--user", "no-such-user", "--config", path.to_str().unwrap()]);
+    let complaint = "postward: server.user: there is no user `no-such-user` on this system\n";
+    assert_eq!((String::from_utf8(output.stderr).unwrap().as_str(), output.status.code()), (complaint, Some(1)));
+}
+
+/// As other daemons have it: a user is for root to become.
+#[test]
+fn who_is_not_root_is_told_that_he_stays_who_he_is() {
+    if !is_root() {
+        return eprintln!("not checked: somebody else must be there to be started as");
+    }
+    let directory = TempDir::new("n");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let run = |user: &str, program| {
+        let config = format!("server.listen = \"inet:127.0.0.1:{port}\"\nserver.max_sessions = 10\n{user}");
+        serve_as(program, &directory, &config)
+    };
+    let taken = format!("server.listen: cannot listen on inet:127.0.0.1:{port}: Address already in use (os error 98)");
+    for user in ["", "server.user = \"nobody\"\n", "server.user = \"daemon\"\n"] {
+        let (code, text) = run(user, as_nobody());
+        assert_eq!((code, text.as_str()), (Some(1), format!("postward: {taken}\n").as_str()), "{user}");
+    }
+}
+
+/// What others could change is told by who serves, and by `check`.
+#[test]
+fn a_state_directory_that_others_may_write_is_told() {
+    let directory = TempDir::new("d");
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, Permissions::from_mode(0o777)).unwrap();
+    let config = "server.listen = \"unix:{dir}/s\"\nserver.max_sessions = 10\nstate.path = \"{dir}/state\"\n";
+    let daemon = Daemon::start_in(directory, config, &[]);
+    daemon.wait_for_log("with mode 0777 others can change what limits have counted; chmod 0700");
+    let path = daemon.directory().join("postward.toml");
+    let output = support::postward(&["check", "--config", path.to_str().unwrap()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("with mode 0777 others can change"), "{text}");
+}
+
+#[test]
 fn bad_usage_and_a_bad_configuration_end_with_2() {
     let directory = TempDir::new("n");
     let (code, error) = serve(&directory, "server.listen = \"nowhere\"\n");
@@ -202,7 +261,8 @@ fn a_state_directory_that_is_missing_or_closed_or_taken_is_named() {
     drop(other);
     fs::set_permissions(&state, Permissions::from_mode(0o555)).unwrap();
     let config = "server.listen = \"inet:127.0.0.1:0\"\nserver.max_sessions = 10\nstate.path = \"{dir}/state\"\n";
-    let complaint = complaint("Permission denied (os error 13)").replace("{dir}", directory.path().to_str().unwrap());
+    let complaint = complaint("Permission denied (os error 13); it must belong to the user that the daemon runs as")
+        .replace("{dir}", directory.path().to_str().unwrap());
     assert_eq!(serve_as(as_nobody(), &directory, config), (Some(1), format!("postward: {complaint}\n")));
     assert!(!directory.path().join("s").exists());
 }
@@ -219,8 +279,7 @@ fn a_stale_socket_is_replaced() {
 
 #[test]
 fn a_socket_has_its_mode_and_group_and_never_more() {
-    let root = fs::metadata("/proc/self").unwrap().uid() == 0;
-    let group = if root { "daemon".to_owned() } else { command("id", &["-gn"]) };
+    let group = if is_root() { "daemon".to_owned() } else { command("id", &["-gn"]) };
     let config = format!(
         "server.listen = [\"unix:{{dir}}/s\", \"local:{{dir}}/t\"]\nserver.max_sessions = 10\n\
          server.socket_mode = \"0626\"\nserver.socket_group = \"{group}\"\n"
@@ -253,7 +312,8 @@ fn it_is_ready_only_when_it_listens() {
     let notify = UnixDatagram::bind(directory.path().join("notify")).unwrap();
     notify.set_read_timeout(Some(PATIENCE)).unwrap();
     let child = Command::new(PROGRAM)
-        .args(["serve", "--config"])
+        .args(serving())
+        .arg("--config")
         .arg(config)
         .env("NOTIFY_SOCKET", directory.path().join("notify"))
         .stdin(Stdio::null())

@@ -58,7 +58,7 @@ impl Program {
         );
         let config = directory.write("postward.toml", &config);
         let mut command = Command::new(PROGRAM);
-        command.args(["serve", "--config"]).arg(config).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+        command.args(support::serving()).arg("--config").arg(config).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
         // It holds our copy of standard error.
         drop(command);
@@ -372,7 +372,7 @@ fn the_option_goes_before_the_environment_and_that_before_the_configuration() {
         let config = directory.write("postward.toml", &config);
         let log = File::create(directory.path().join("err")).unwrap();
         let mut command = Command::new(PROGRAM);
-        command.args(["serve", "--config"]).arg(config).args(option).env("RUST_LOG", environment);
+        command.args(support::serving()).arg("--config").arg(config).args(option).env("RUST_LOG", environment);
         command.env("NOTIFY_SOCKET", directory.path().join("notify")).stdin(Stdio::null()).stdout(Stdio::null());
         let mut program = Program { child: command.stderr(log).spawn().unwrap(), http: 0, directory };
         notify.recv(&mut [0; 1000]).unwrap();
@@ -402,15 +402,23 @@ fn only_a_standard_error_that_is_the_journal_is_taken_for_it() {
     assert!(daemon.terminate().success() && daemon.log().ends_with("Z  INFO stopped\n"), "{}", daemon.log());
     let directory = TempDir::new("d");
     let script =
-        "exec 2>\"$0/err\"; JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$1\" serve --config \"$0/c\"";
+        "d=$0; exec 2>\"$0/err\"; JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec \"$@\" --config \"$d/c\"";
     directory.write("c", &config.replace("{dir}", directory.path().to_str().unwrap()));
     let mut command = Command::new("sh");
-    command.args(["-c", script]).arg(directory.path()).arg(PROGRAM).env_remove("RUST_LOG").env_remove("NOTIFY_SOCKET");
+    command
+        .args(["-c", script])
+        .arg(directory.path())
+        .arg(PROGRAM)
+        .args(support::serving())
+        .env_remove("RUST_LOG")
+        .env_remove("NOTIFY_SOCKET");
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut program = Program { child: command.spawn().unwrap(), http: 0, directory };
-    wait_for("the daemon to listen", || UnixStream::connect(program.directory.path().join("s")).ok());
+    let log = program.directory.path().join("err");
+    let is_ready = || fs::read_to_string(&log).is_ok_and(|log| log.contains("listening on"));
+    wait_for("the daemon to listen", || is_ready().then_some(()));
     program.ends();
-    let log = fs::read_to_string(program.directory.path().join("err")).unwrap();
+    let log = fs::read_to_string(log).unwrap();
     assert!(log.starts_with("<6> INFO postward version=") && log.ends_with("\n<6> INFO stopped\n"), "{log}");
 }
 

@@ -28,6 +28,7 @@ use postward::facts::Query;
 use postward::policy::Policy;
 use postward::server;
 use postward::server::Server;
+use postward::server::Setup;
 use postward::session::Action;
 use postward::session::MessageEnd;
 use postward::session::ProtocolError;
@@ -630,8 +631,7 @@ async fn requirement_10_answers_come_within_seconds_and_idle_sessions_stay() {
     let source = Source { path: "test.toml".into(), text: toml.to_owned() };
     let (config, mut diagnostics) = Config::read(vec![source]);
     let policy = Policy::compile(&config, &mut diagnostics).unwrap();
-    let server =
-        Server::bind(&config, policy, Arc::new(|| server::load(None)), Arc::default(), Arc::default()).await.unwrap();
+    let server = Server::bind(&config, policy, Setup::new(Arc::new(|| server::load(None)))).await.unwrap();
     let address = server.endpoints().next().unwrap().strip_prefix("inet:").unwrap().to_owned();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let (pause, mut pauses) = tokio::sync::mpsc::unbounded_channel::<(Duration, mpsc::Sender<()>)>();

@@ -21,6 +21,7 @@ use std::process::Stdio;
 use support::PATIENCE;
 use support::TempDir;
 use support::free_port;
+use support::serving;
 use support::wait_for;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postward");
@@ -120,7 +121,9 @@ impl Activated {
         let child = Command::new("systemd-socket-activate")
             .arg("-l")
             .arg(unix)
-            .args(["-l", &format!("127.0.0.1:{port}"), PROGRAM, "serve", "--config"])
+            .args(["-l", &format!("127.0.0.1:{port}"), PROGRAM])
+            .args(serving())
+            .arg("--config")
             .arg(config)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
@@ -17,15 +16,21 @@ use postward::config::Config;
 use postward::policy::Policy;
 use postward::server;
 use postward::server::Health;
+use postward::server::Identity;
+use postward::server::IdentityError;
 use postward::server::Reader;
 use postward::server::Reloader;
 use postward::server::Server;
+use postward::server::Setup;
 use sd_notify::NotifyState;
+use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
+use super::BAD_CONFIGURATION;
 use super::DEFAULT_PATH;
 use super::FAILED;
+use super::complain;
 use super::configuration_path;
 use super::failed;
 use super::notify::Notifier;
@@ -38,11 +43,19 @@ use crate::log::Log;
 /// How long a look-up that hangs may hold up the end.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
-pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>) -> ExitCode {
+pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>, user: Option<&str>) -> ExitCode {
     let path = configuration_path(named.clone(), Path::new(DEFAULT_PATH));
     let (config, policy) = match read(server::load(path.as_deref()), path.as_deref(), "; nothing was started") {
         Ok(read) => read,
         Err(code) => return code,
+    };
+    let identity = match Identity::of(&config.server, user, path.is_none()) {
+        Ok(identity) => identity,
+        Err(error @ IdentityError::Root) => {
+            complain(&format!("postward: {error}\n"));
+            return ExitCode::from(BAD_CONFIGURATION);
+        }
+        Err(error) => return failed(&error.to_string()),
     };
     let log = match log::start(&config.log, log_level) {
         Ok(log) => log,
@@ -54,9 +67,9 @@ pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>) -> ExitCode
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    let reader = reader(named);
+    let setup = Setup { identity, lost_lines: log.lost(), progress: Arc::default(), reader: reader(named) };
     // What the log has of a bug that ends the daemon is still to be written.
-    let ran = || runtime.block_on(run(&config, policy, reader, path.as_deref(), &log));
+    let ran = || runtime.block_on(run(&config, policy, setup, path.as_deref(), &log));
     let code = catch_unwind(AssertUnwindSafe(ran)).unwrap_or_else(|_| ExitCode::from(FAILED));
     runtime.shutdown_timeout(SHUTDOWN_TIME);
     log.flush();
@@ -68,21 +81,30 @@ fn reader(named: Option<PathBuf>) -> Reader {
     Arc::new(move || server::load(configuration_path(named.clone(), Path::new(DEFAULT_PATH)).as_deref()))
 }
 
-async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path>, log: &Log) -> ExitCode {
-    let progress = Arc::new(AtomicU64::new(0));
-    let notifier = match Notifier::start(Arc::clone(&progress)) {
+async fn run(config: &Config, policy: Policy, setup: Setup, path: Option<&Path>, log: &Log) -> ExitCode {
+    let (identity, reader) = (setup.identity.clone(), Arc::clone(&setup.reader));
+    let notifier = match Notifier::start(Arc::clone(&setup.progress)) {
         Ok(notifier) => notifier,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    let server = match Server::bind(config, policy, reader, log.lost(), progress).await {
+    let mut signals = match Signals::watch() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("cannot watch for signals: {error}")),
+    };
+    let bound = tokio::select! {
+        bound = Server::bind(config, policy, setup) => bound,
+        () = signals.stop() => {
+            tracing::info!("stopped before it was ready");
+            return ExitCode::SUCCESS;
+        }
+    };
+    let server = match bound {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
     };
-    let stop = match stop_signal(server.reloader(), server.health(), notifier.clone()) {
-        Ok(stop) => stop,
-        Err(error) => return failed(&format!("cannot watch for signals: {error}")),
-    };
+    let stop = signals.serve(server.reloader(), server.health(), notifier.clone());
     announce(&server, path);
+    introduce(&identity, &reader);
     // Whoever waits for READY may then look where it listens.
     log.flush();
     notifier.notify(&[NotifyState::Ready]);
@@ -94,26 +116,46 @@ async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path
     if stopped { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
-/// Done when the daemon shall stop: SIGTERM or SIGINT. Until then SIGHUP reloads; several that come meanwhile are one.
-fn stop_signal(reloader: Reloader, health: Health, notifier: Notifier) -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    Ok(async move {
+/// The signals that are heard.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn watch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Done when the daemon shall stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// As `stop`. Until then SIGHUP reloads; several that come meanwhile are one.
+    async fn serve(mut self, reloader: Reloader, health: Health, notifier: Notifier) {
         let reload = async {
             loop {
-                hang_up.recv().await;
+                self.hang_up.recv().await;
                 reload(&reloader, &notifier).await;
             }
         };
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
             () = reload => {}
         }
         tracing::info!("stopping: taking no new connections, waiting for open transactions");
         notifier.stopping(health.drain());
-    })
+    }
 }
 
 /// Tells the service manager, which may wait for it. What became of it stands in the log.
@@ -121,6 +163,21 @@ async fn reload(reloader: &Reloader, notifier: &Notifier) {
     notifier.reloading();
     reloader.reload().await;
     notifier.notify(&[NotifyState::Ready]);
+}
+
+/// Says who serves; and warns where that user will not be able to read the configuration again.
+fn introduce(identity: &Identity, reader: &Reader) {
+    if let Some(note) = identity.note() {
+        tracing::warn!("{note}");
+    }
+    let Some(user) = identity.successor() else {
+        return;
+    };
+    tracing::info!(user, "privileges were dropped");
+    if let Err((path, error)) = reader() {
+        let path = path.display();
+        tracing::warn!("user {user} cannot read {path}: {error}; until that is changed every reload will fail");
+    }
 }
 
 /// Says where it listens; with the built-in configuration also what to tell the MTAs.

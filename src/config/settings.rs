@@ -29,6 +29,10 @@ pub struct Server {
     pub socket_mode: u32,
     /// Group of unix sockets.
     pub socket_group: Option<At<String>>,
+    /// Whom root makes way for once all sockets are open.
+    pub user: Option<At<String>>,
+    /// That user's group, if not the one that the system has for him.
+    pub group: Option<At<String>>,
     /// The unix socket on which administrators see and operate the limits.
     pub control: Option<At<PathBuf>>,
     /// Group of the control socket.
@@ -64,6 +68,8 @@ impl Default for Server {
             listen: vec![At { value, place: Place::default() }],
             socket_mode: 0o660,
             socket_group: None,
+            user: None,
+            group: None,
             control: None,
             control_group: None,
             max_sessions: 10_000,
@@ -123,13 +129,14 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 18] = [
+pub(super) const KEYS: [(&str, &str); 20] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
     ("deadline", "[server]"),
     ("drain", "[server]"),
     ("format", "[log]"),
+    ("group", "[server]"),
     ("interval", "[state]"),
     ("level", "[log]"),
     ("listen", "[server] or [http]"),
@@ -142,6 +149,7 @@ pub(super) const KEYS: [(&str, &str); 18] = [
     ("socket", "[log]"),
     ("socket_group", "[server]"),
     ("socket_mode", "[server]"),
+    ("user", "[server]"),
 ];
 
 /// Sendmail waits 10 seconds for a reply (`milter.c`, T=R).
@@ -167,6 +175,8 @@ pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
         server.socket_mode = socket_mode(&mode, diagnostics).unwrap_or(server.socket_mode);
     }
     server.socket_group = fields.take("socket_group").and_then(|node| node.string("the name of a group", diagnostics));
+    server.user = fields.take("user").and_then(|node| name(node, "the name of a user", diagnostics));
+    server.group = fields.take("group").and_then(|node| name(node, "the name of a group", diagnostics));
     server.control = fields.take("control").and_then(|node| control(node, &server.listen, diagnostics));
     server.control_group =
         fields.take("control_group").and_then(|node| node.string("the name of a group", diagnostics));
@@ -254,6 +264,16 @@ fn listen(node: Node, diagnostics: &mut Diagnostics) -> Option<At<Listen>> {
 }
 
 const EXPECTED: &str = "an endpoint such as \"inet:127.0.0.1:8891\"";
+
+/// A name that the system can be asked for.
+fn name(node: Node, expected: &str, diagnostics: &mut Diagnostics) -> Option<At<String>> {
+    let name = node.string(expected, diagnostics)?;
+    if name.value.is_empty() || name.value.contains('\0') {
+        diagnostics.push(Diagnostic::error(name.place.clone(), format!("expected {expected}, found {:?}", name.value)));
+        return None;
+    }
+    Some(name)
+}
 
 /// The path of a socket that is none of those for MTAs.
 fn control(node: Node, listen: &[At<Listen>], diagnostics: &mut Diagnostics) -> Option<At<PathBuf>> {

@@ -294,7 +294,7 @@ mod tests {
         let runtime = runtime(1);
         let mut health = health(&runtime);
         let listen = "inet:127.0.0.1:0".parse().unwrap();
-        let mut listener = runtime.block_on(Listener::bind(&listen, &Server::default())).unwrap();
+        let mut listener = runtime.block_on(Listener::bind(&listen, &Server::default(), None)).unwrap();
         health.context.pulses.add(listener.pulse());
         assert_eq!(health.check(SHORT), Err(Stuck::Listener(listener.to_string())));
         let mut tasks = JoinSet::new();

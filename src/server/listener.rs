@@ -15,6 +15,7 @@ use tokio::net::UnixListener;
 
 use super::health::Heart;
 use super::health::Pulse;
+use super::identity::IdentityError;
 use super::socket::Socket;
 use crate::config::At;
 use crate::config::Endpoint;
@@ -51,8 +52,8 @@ enum Kind {
 }
 
 impl Listener {
-    /// Opens one endpoint. A unix socket that nobody listens on any more is replaced, one in use is left alone.
-    pub(super) async fn bind(endpoint: &Endpoint, server: &Server) -> Result<Self, BindError> {
+    /// Opens one endpoint, for the user who is to serve if that is not the one who opens it. A unix socket that nobody listens on any more is replaced, one in use is left alone.
+    pub(super) async fn bind(endpoint: &Endpoint, server: &Server, owner: Option<u32>) -> Result<Self, BindError> {
         match endpoint {
             Endpoint::Inet { host, port } => {
                 let error = |error| BindError::Listen { key: "server.listen", endpoint: endpoint.clone(), error };
@@ -62,19 +63,20 @@ impl Listener {
                 Ok(Self { socket: Kind::Tcp(socket), endpoint, file: None, heart: Heart::new() })
             }
             Endpoint::Unix(path) => {
-                Self::bind_unix(path, server.socket_mode, server.socket_group.as_ref(), "server.listen")
+                let access = Access { owner, group: server.socket_group.as_ref(), mode: server.socket_mode };
+                Self::bind_unix(path, &access, "server.listen")
             }
         }
     }
 
     /// Opens the control socket: for the daemon's own user and, if there is one, a group of administrators.
-    pub(super) fn bind_control(path: &Path, group: Option<&At<String>>) -> Result<Self, BindError> {
+    pub(super) fn bind_control(path: &Path, group: Option<&At<String>>, owner: Option<u32>) -> Result<Self, BindError> {
         let mode = if group.is_some() { 0o660 } else { 0o600 };
-        Self::bind_unix(path, mode, group, CONTROL)
+        Self::bind_unix(path, &Access { owner, group, mode }, CONTROL)
     }
 
-    fn bind_unix(path: &Path, mode: u32, group: Option<&At<String>>, key: &'static str) -> Result<Self, BindError> {
-        let socket = bind_unix(path, mode, group, key)?;
+    fn bind_unix(path: &Path, access: &Access<'_>, key: &'static str) -> Result<Self, BindError> {
+        let socket = bind_unix(path, access, key)?;
         let endpoint = Endpoint::Unix(path.to_owned());
         Ok(Self { socket: Kind::Unix(socket), endpoint, file: SocketFile::find(path).ok(), heart: Heart::new() })
     }
@@ -181,15 +183,22 @@ fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
     })
 }
 
-fn bind_unix(path: &Path, mode: u32, group: Option<&At<String>>, key: &'static str) -> Result<UnixListener, BindError> {
-    let group = match group {
-        Some(name) => Some(self::group(&name.value, if key == CONTROL { CONTROL_GROUP } else { SOCKET_GROUP })?),
+/// Who may use a unix socket.
+struct Access<'a> {
+    owner: Option<u32>,
+    group: Option<&'a At<String>>,
+    mode: u32,
+}
+
+fn bind_unix(path: &Path, access: &Access<'_>, key: &'static str) -> Result<UnixListener, BindError> {
+    let group = match access.group {
+        Some(name) => Some(group(&name.value, if key == CONTROL { CONTROL_GROUP } else { SOCKET_GROUP })?),
         None => None,
     };
     let endpoint = || Endpoint::Unix(path.to_owned());
     clear(path, key)?;
     let listener = UnixListener::bind(path).map_err(|error| BindError::Listen { key, endpoint: endpoint(), error })?;
-    if let Err(error) = permit(path, group, mode) {
+    if let Err(error) = permit(path, access.owner, group, access.mode) {
         _ = fs::remove_file(path);
         return Err(BindError::Permissions { path: path.to_owned(), error });
     }
@@ -197,9 +206,12 @@ fn bind_unix(path: &Path, mode: u32, group: Option<&At<String>>, key: &'static s
 }
 
 /// Until the mode is set, the socket is nobody else's: see `umask` in `main`.
-fn permit(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
-    if group.is_some() {
-        std::os::unix::fs::chown(path, None, group)?;
+fn permit(path: &Path, owner: Option<u32>, group: Option<u32>, mode: u32) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    let (owner, group) = (owner.filter(|owner| *owner != found.uid()), group.filter(|group| *group != found.gid()));
+    // Nothing is changed that is so already: root may have given it a group that its successor is not in.
+    if owner.is_some() || group.is_some() {
+        std::os::unix::fs::chown(path, owner, group)?;
     }
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
@@ -213,7 +225,7 @@ pub(super) fn permit_again(endpoint: &Endpoint, server: &Server) -> Result<(), B
         Some(name) => Some(group(&name.value, SOCKET_GROUP)?),
         None => None,
     };
-    permit(path, group, server.socket_mode).map_err(|error| BindError::Permissions { path: path.clone(), error })
+    permit(path, None, group, server.socket_mode).map_err(|error| BindError::Permissions { path: path.clone(), error })
 }
 
 pub(super) fn group(name: &str, key: &'static str) -> Result<u32, BindError> {
@@ -305,6 +317,8 @@ pub enum BindError {
         /// Why.
         error: io::Error,
     },
+    /// Root cannot make way for the user who is to serve.
+    Identity(IdentityError),
     /// Counters cannot be kept where the configuration says, or those that are there cannot be read.
     State {
         /// The directory.
@@ -312,6 +326,26 @@ pub enum BindError {
         /// Why.
         error: io::Error,
     },
+}
+
+impl BindError {
+    /// Whether somebody else might be allowed to.
+    pub(super) fn is_permission(&self) -> bool {
+        match self {
+            Self::Listen { error, .. } | Self::Permissions { error, .. } => {
+                error.kind() == io::ErrorKind::PermissionDenied
+            }
+            Self::DiskFree { .. }
+            | Self::Group { .. }
+            | Self::Http { .. }
+            | Self::Identity(_)
+            | Self::InUse { .. }
+            | Self::Inherited { .. }
+            | Self::Metrics(_)
+            | Self::NotASocket { .. }
+            | Self::State { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for BindError {
@@ -330,6 +364,7 @@ impl fmt::Display for BindError {
             Self::InUse { key, path } => {
                 write!(f, "{key}: another program listens on unix:{}; stop it first", path.display())
             }
+            Self::Identity(error) => error.fmt(f),
             Self::Inherited { number, error } => {
                 write!(f, "socket {number} from the service manager is no listening stream socket: {error}")
             }
@@ -343,7 +378,12 @@ impl fmt::Display for BindError {
                 write!(f, "cannot set group and mode of unix:{}: {error}; {hint}", path.display())
             }
             Self::State { path, error } => {
-                write!(f, "state.path: cannot keep counters in {}: {error}", path.display())
+                let hint = if error.kind() == io::ErrorKind::PermissionDenied {
+                    "; it must belong to the user that the daemon runs as"
+                } else {
+                    ""
+                };
+                write!(f, "state.path: cannot keep counters in {}: {error}{hint}", path.display())
             }
         }
     }
@@ -359,6 +399,7 @@ impl std::error::Error for BindError {
             | Self::Listen { error, .. }
             | Self::Permissions { error, .. }
             | Self::State { error, .. } => Some(error),
+            Self::Identity(error) => Some(error),
             Self::Metrics(error) => Some(error),
             Self::InUse { .. } | Self::NotASocket { .. } => None,
         }

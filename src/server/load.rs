@@ -5,8 +5,12 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use nix::unistd::User;
+
+use super::identity;
 use super::listener;
 use super::notify;
+use super::upkeep;
 use crate::config;
 use crate::config::At;
 use crate::config::Config;
@@ -66,6 +70,7 @@ pub fn check(path: Option<&Path>) -> Result<Loaded, (PathBuf, io::Error)> {
 
 fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
     let groups = [
+        (&config.server.group, "server.group"),
         (&config.server.socket_group, listener::SOCKET_GROUP),
         (&config.server.control_group, listener::CONTROL_GROUP),
     ];
@@ -89,6 +94,17 @@ fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
         diagnostics.push(Diagnostic::warning(path.place.clone(), message));
     }
     config.notify.iter().filter_map(notify::unusable).for_each(|problem| diagnostics.push(problem));
+    if let Some(path) = &config.state.path
+        && let Some(problem) = upkeep::others(&path.value, identity::expected_uid(&config.server))
+    {
+        let message = format!("state.path: {}: {problem}", path.value.display());
+        diagnostics.push(Diagnostic::warning(path.place.clone(), message));
+    }
+    let is_user = |user: &str| User::from_name(user).is_ok_and(|user| user.is_some());
+    if let Some(user) = config.server.user.as_ref().filter(|user| !is_user(&user.value)) {
+        let message = format!("server.user: there is no user `{}` on this system", user.value);
+        diagnostics.push(Diagnostic::warning(user.place.clone(), message));
+    }
     let mut warn = |question: &At<Question>, _| {
         let Question::DiskFree { path, .. } = &question.value else {
             return;

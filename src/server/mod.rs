@@ -10,6 +10,7 @@ mod context;
 mod control;
 mod health;
 mod http;
+mod identity;
 mod journal;
 mod limited;
 mod listener;
@@ -23,6 +24,8 @@ mod upkeep;
 pub use control::VERSION as CONTROL_VERSION;
 pub use health::Health;
 pub use health::Stuck;
+pub use identity::Identity;
+pub use identity::IdentityError;
 pub use limited::Limited;
 pub use listener::BindError;
 pub use load::Loaded;
@@ -81,6 +84,28 @@ pub struct Server {
     reader: Reader,
     reloader: Reloader,
     requests: mpsc::Receiver<reload::Request>,
+    /// It was root who opened all that.
+    has_made_way: bool,
+}
+
+/// What a server needs beside its configuration.
+pub struct Setup {
+    /// Who is to serve.
+    pub identity: Identity,
+    /// How many lines of the log could not be written, as counted by whoever writes it.
+    pub lost_lines: Arc<AtomicU64>,
+    /// Goes up while counters are read and saved.
+    pub progress: Arc<AtomicU64>,
+    /// Reads the configuration anew, for a reload.
+    pub reader: Reader,
+}
+
+impl Setup {
+    /// For whoever runs the program to serve.
+    #[must_use]
+    pub fn new(reader: Reader) -> Self {
+        Self { identity: Identity::unchanged(None), lost_lines: Arc::default(), progress: Arc::default(), reader }
+    }
 }
 
 /// The tasks that take connections, and what ends each of them.
@@ -94,34 +119,22 @@ struct Accepting {
 
 impl Server {
     /// Opens every socket, in the order of the configuration. Those that systemd hands over replace `listen`. Then takes over
-    /// the counters that were saved; MTAs that come meanwhile wait. `reader` reads the configuration anew for a reload;
-    /// `progress` goes up as counters are read, now, and saved. Whoever writes the log counts in `lost_lines` those that it could
-    /// not write.
+    /// the counters that were saved; MTAs that come meanwhile wait. `setup.reader` reads the configuration anew for a reload;
+    /// `setup.progress` goes up as counters are read, now, and saved. Where root is to make way for another user, it does as
+    /// soon as all sockets are open, with all of the process.
     ///
     /// # Errors
     ///
     /// The first socket that cannot be had, with the reason; nothing is served then.
-    pub async fn bind(
-        config: &Config,
-        policy: Policy,
-        reader: Reader,
-        lost_lines: Arc<AtomicU64>,
-        progress: Arc<AtomicU64>,
-    ) -> Result<Self, BindError> {
-        if let Some((path, error)) = lookup::unusable_path(&policy) {
-            return Err(BindError::DiskFree { path, error });
-        }
-        let context = Context::new(config, policy, lost_lines).map_err(BindError::Metrics)?;
-        let keeper = Keeper::open(&config.state, progress)?;
-        for problem in config.notify.iter().filter_map(notify::unusable) {
-            tracing::warn!("{}; nobody can be told that way", problem.message);
-        }
+    pub async fn bind(config: &Config, policy: Policy, setup: Setup) -> Result<Self, BindError> {
+        let Setup { identity, lost_lines, progress, reader } = setup;
         raise_open_files(config.server.max_sessions);
         let mut listeners: Vec<_> = listener::inherited()?.into_iter().map(|listener| (None, listener)).collect();
         if listeners.is_empty() {
             for listen in &config.server.listen {
                 let endpoint = &listen.value.endpoint;
-                listeners.push((Some(endpoint.clone()), Listener::bind(endpoint, &config.server).await?));
+                listeners
+                    .push((Some(endpoint.clone()), Listener::bind(endpoint, &config.server, identity.owner()).await?));
             }
         }
         let http = match &config.http.listen {
@@ -132,14 +145,24 @@ impl Server {
         let control = match &config.server.control {
             Some(path) => {
                 let group = config.server.control_group.as_ref();
-                Some(control::Control::bind(&path.value, group, reloader.clone())?)
+                Some(control::Control::bind(&path.value, group, identity.owner(), reloader.clone())?)
             }
             None => None,
         };
-        if let Some(keeper) = &keeper {
-            keeper.restore(&context)?;
+        identity.assume().map_err(BindError::Identity)?;
+        if let Some((path, error)) = lookup::unusable_path(&policy) {
+            return Err(BindError::DiskFree { path, error });
         }
-        Ok(Self { listeners, http, control, keeper, context: Arc::new(context), reader, reloader, requests })
+        let context = Arc::new(Context::new(config, policy, lost_lines).map_err(BindError::Metrics)?);
+        let keeper = match Keeper::open(&config.state, progress)? {
+            Some(keeper) => Some(keeper.restored(&context).await?),
+            None => None,
+        };
+        for problem in config.notify.iter().filter_map(notify::unusable) {
+            tracing::warn!("{}; nobody can be told that way", problem.message);
+        }
+        let has_made_way = identity.successor().is_some();
+        Ok(Self { listeners, http, control, keeper, context, reader, reloader, requests, has_made_way })
     }
 
     /// Where MTAs reach us, in Postfix's spelling: the ports as they really are.
@@ -175,7 +198,8 @@ impl Server {
     /// counters are saved.
     /// False if it stopped of itself, because a part of it was lost to a bug.
     pub async fn run(self, stop: impl Future<Output = ()>) -> bool {
-        let Self { listeners, http, control, keeper, context, reader, mut requests, reloader: _reloader } = self;
+        let Self { listeners, http, control, keeper, context, reader, mut requests, has_made_way, reloader: _reloader } =
+            self;
         let mut accepting = Accepting { tasks: JoinSet::new(), open: Vec::new(), inherited: Vec::new() };
         let http_address = http.as_ref().map(http::Http::address);
         for (endpoint, listener) in listeners {
@@ -215,7 +239,7 @@ impl Server {
                 Some(ended) = keeping.join_next() => break lost(ended),
                 Some(request) = requests.recv(), if preparing.is_empty() => {
                     asking = Some(request);
-                    let open = Open { listeners: accepting.places(), http: http_address };
+                    let open = Open { listeners: accepting.places(), http: http_address, has_made_way };
                     preparing.spawn(reload::prepare(Arc::clone(&reader), Arc::clone(&context), open));
                 }
                 Some(prepared) = preparing.join_next() => {

@@ -88,6 +88,8 @@ pub(super) struct Open {
     pub(super) listeners: Option<Vec<Place>>,
     /// Where HTTP is served.
     pub(super) http: Option<SocketAddr>,
+    /// Root has opened them, who is no more.
+    pub(super) has_made_way: bool,
 }
 
 /// Where a listener is.
@@ -111,10 +113,11 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     let before = context.in_force();
     let (config, policy, mut outcome) = off_thread(&context, move || compile(&read)).await??;
     outcome.notes = waiting_for_a_restart(&before.config, &config, &open);
-    let opened = match listeners(&config, open.listeners.as_deref()).await {
+    let opened = match listeners(&before.config, &config, open.listeners.as_deref()).await {
         Ok(opened) => opened,
         Err(error) => {
-            outcome.problem = Some(error.to_string());
+            let hint = if open.has_made_way && error.is_permission() { MADE_WAY } else { "" };
+            outcome.problem = Some(format!("{error}{hint}"));
             return Err(outcome);
         }
     };
@@ -149,18 +152,27 @@ fn compile(read: &Reader) -> Result<(Config, Policy, Box<Outcome>), Box<Outcome>
 }
 
 /// Opens the listeners that are new.
-async fn listeners(config: &Config, open: Option<&[Place]>) -> Result<Vec<(Endpoint, Listener)>, BindError> {
+async fn listeners(
+    before: &Config,
+    config: &Config,
+    open: Option<&[Place]>,
+) -> Result<Vec<(Endpoint, Listener)>, BindError> {
     let mut opened = Vec::new();
     let Some(open) = open else {
         return Ok(opened);
     };
+    let group = |config: &Config| config.server.socket_group.as_ref().map(|group| group.value.clone());
     let is_open = |endpoint: &Endpoint| open.iter().any(|place| place.is(endpoint));
     let listen = || config.server.listen.iter().map(|listen| &listen.value.endpoint);
     for endpoint in listen().filter(|endpoint| !is_open(endpoint)) {
-        opened.push((endpoint.clone(), Listener::bind(endpoint, &config.server).await?));
+        opened.push((endpoint.clone(), Listener::bind(endpoint, &config.server, None).await?));
     }
     for endpoint in listen().filter(|endpoint| is_open(endpoint)) {
-        listener::permit_again(endpoint, &config.server)?;
+        let permitted = listener::permit_again(endpoint, &config.server);
+        // What is as before need not be in our power any more: root may have done it.
+        if before.server.socket_mode != config.server.socket_mode || group(before) != group(config) {
+            permitted?;
+        }
     }
     Ok(opened)
 }
@@ -235,6 +247,8 @@ fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<Stri
             "server.control_group",
             value(before.server.control_group.as_ref()) != value(now.server.control_group.as_ref()),
         ),
+        ("server.user", value(before.server.user.as_ref()) != value(now.server.user.as_ref())),
+        ("server.group", value(before.server.group.as_ref()) != value(now.server.group.as_ref())),
         ("http.listen", ![value(before.http.listen.as_ref()), http].contains(&value(now.http.listen.as_ref()))),
         ("log.format", before.log.format != now.log.format),
         ("log.level", before.log.level != now.log.level),
@@ -247,5 +261,7 @@ fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<Stri
 
 /// How many may wait for a reload that is under way.
 const WAITING: usize = 16;
+const MADE_WAY: &str =
+    "; what takes root's rights is done at start only, before server.user takes over: restart the daemon";
 /// More than anybody reads in a log; `postward check` shows all.
 const MOST_LOGGED: usize = 20;

@@ -1,13 +1,18 @@
 //! What is done beside the mail: counters are swept, and saved where the configuration says so; warnings are summed up.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use nix::unistd::User;
+use nix::unistd::geteuid;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
@@ -51,6 +56,18 @@ async fn sweep_with(context: &Context, mut sweep: impl FnMut()) {
     }
 }
 
+/// Who else could change what is kept in a directory, if anybody; `uid` is who should be the only one.
+pub(super) fn others(directory: &Path, uid: Option<u32>) -> Option<String> {
+    let found = fs::metadata(directory).ok()?;
+    let (owner, mode) = (found.uid(), found.mode());
+    if uid.is_some_and(|uid| owner != uid && owner != 0) {
+        let owner = User::from_uid(owner.into()).ok().flatten().map_or_else(|| owner.to_string(), |user| user.name);
+        return Some(format!("it belongs to user {owner}, who can change what limits have counted"));
+    }
+    (mode & 0o022 != 0)
+        .then(|| format!("with mode {:04o} others can change what limits have counted; chmod 0700", mode & 0o7777))
+}
+
 /// Saves the counters.
 #[derive(Debug)]
 pub(super) struct Keeper {
@@ -72,11 +89,20 @@ impl Keeper {
             Ok(store) => Arc::new(store),
             Err(error) => return Err(BindError::State { path, error }),
         };
+        if let Some(problem) = others(&path, Some(geteuid().as_raw())) {
+            tracing::warn!("state.path: {}: {problem}", path.display());
+        }
         Ok(Some(Self { store, path, saved: 0, is_failing: false }))
     }
 
-    /// Takes over what was saved, before anybody asks.
-    pub(super) fn restore(&self, context: &Context) -> Result<(), BindError> {
+    /// With what was saved taken over, before anybody asks. On another thread, so that signals are heard meanwhile.
+    pub(super) async fn restored(self, context: &Arc<Context>) -> Result<Self, BindError> {
+        let (path, context) = (self.path.clone(), Arc::clone(context));
+        let restoring = tokio::task::spawn_blocking(move || self.restore(&context).map(|()| self));
+        restoring.await.unwrap_or_else(|panic| Err(BindError::State { path, error: io::Error::other(panic) }))
+    }
+
+    fn restore(&self, context: &Context) -> Result<(), BindError> {
         let error = |error| BindError::State { path: self.path.clone(), error };
         let path = self.path.display();
         match context.in_force().lookups.restore(&self.store).map_err(error)? {

@@ -15,6 +15,7 @@ mod defaults;
 mod failures;
 mod limits;
 mod log;
+mod privileges;
 mod protocol;
 mod replies;
 mod sink;

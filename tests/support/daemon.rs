@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::fs::File;
+use std::fs::Permissions;
 use std::io::ErrorKind;
 use std::io::Read;
 use std::io::Write;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Child;
@@ -87,6 +90,8 @@ impl Daemon {
         File::create(directory.path().join("log")).unwrap();
         let notify = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         notify.set_nonblocking(true).unwrap();
+        // As systemd's own: whoever the daemon becomes may tell.
+        fs::set_permissions(directory.path().join("notify"), Permissions::from_mode(0o777)).unwrap();
         let environment: Vec<_> = environment.iter().map(|&(name, value)| (name.into(), value.into())).collect();
         write_config(directory.path(), config);
         let mut daemon = Self {
@@ -297,6 +302,16 @@ impl Drop for Daemon {
     }
 }
 
+/// The arguments to serve as whoever runs the test; a configuration that names a user means him.
+pub(crate) fn serving() -> &'static [&'static str] {
+    if is_root() { &["serve", "--user", "root"] } else { &["serve"] }
+}
+
+/// Whether root runs the test.
+pub(crate) fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
 fn write_config(directory: &Path, config: &str) {
     let text = config.replace("{dir}", directory.to_str().unwrap());
     fs::write(directory.join("postward.toml"), text).unwrap();
@@ -321,8 +336,10 @@ fn spawn(directory: &Path, environment: &[(String, String)], inherited: Option<&
             command
         }
     };
+    let names_user = fs::read_to_string(directory.join("postward.toml")).unwrap().contains("user = ");
     command
-        .args(["serve", "--config"])
+        .args(if names_user { &["serve"] } else { serving() })
+        .arg("--config")
         .arg(directory.join("postward.toml"))
         .current_dir(directory.join("cwd"))
         .env_remove("RUST_LOG")

@@ -19,7 +19,9 @@ use std::time::Duration;
 use std::time::Instant;
 
 pub(crate) use daemon::Daemon;
+pub(crate) use daemon::is_root;
 pub(crate) use daemon::postward;
+pub(crate) use daemon::serving;
 pub(crate) use metrics::Metrics;
 pub(crate) use milter::Milter;
 pub(crate) use mta::Instance;

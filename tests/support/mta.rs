@@ -86,6 +86,11 @@ impl Instance {
         self.directory.path().join("etc")
     }
 
+    /// Where Postfix keeps its mail, and where its chroot is.
+    pub(crate) fn queue_directory(&self) -> PathBuf {
+        self.directory.path().join("queue")
+    }
+
     pub(crate) fn log(&self) -> String {
         let log = fs::read(self.directory.path().join("maillog")).unwrap_or_default();
         String::from_utf8_lossy(&log).into_owned()

@@ -228,7 +228,7 @@ fn different_values_are_known_again() {
     const NETWORKS: &str = "limit = { key = \"login\", distinct = \"2/hour\", of = \"client/24\" }";
     const NAMES: &str = "limit = { key = \"login\", distinct = \"2/hour\", of = \"helo\" }";
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     let before = shared(&[("a", NETWORKS), ("b", NETWORKS)]);
     for (counter, value) in [(0, b"one"), (0, b"two"), (1, b"one")] {
         let value = Load::Value(before.hashes.of(value));
@@ -254,7 +254,7 @@ fn different_values_are_known_again() {
 fn what_was_tried_is_known_again() {
     const DICTIONARY: &str = "limit = { key = \"client\", bad_recipients = \"50% of 4/hour\" }";
     let directory = Directory::new();
-    let store = Store::open(&directory.0).unwrap();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
     let before = shared(&[("dictionary", DICTIONARY)]);
     for is_refused in [true, true, true, false] {
         before.note(before.clock.now(), 0, 0, b"client", is_refused);

@@ -79,8 +79,13 @@ pub(super) struct Control {
 }
 
 impl Control {
-    pub(super) fn bind(path: &Path, group: Option<&At<String>>, reloader: Reloader) -> Result<Self, BindError> {
-        Ok(Self { listener: Listener::bind_control(path, group)?, reloader })
+    pub(super) fn bind(
+        path: &Path,
+        group: Option<&At<String>>,
+        owner: Option<u32>,
+        reloader: Reloader,
+    ) -> Result<Self, BindError> {
+        Ok(Self { listener: Listener::bind_control(path, group, owner)?, reloader })
     }
 
     /// Serves until it is dropped.
@@ -392,7 +397,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("postward-control-{}", std::process::id()));
         std::fs::create_dir(&directory).unwrap();
         let path = directory.join("s");
-        let control = Control::bind(&path, None, Reloader::new().0).unwrap();
+        let control = Control::bind(&path, None, None, Reloader::new().0).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let mut serving = JoinSet::new();
         serving.spawn(control.serve(limits()));
