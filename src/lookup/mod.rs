@@ -24,8 +24,10 @@ pub use state::Store;
 
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 use std::time::SystemTime;
+
+use nix::time::ClockId;
+use nix::time::clock_gettime;
 
 use crate::facts::Answer;
 use crate::facts::Query;
@@ -205,25 +207,47 @@ impl Lookup for Ledger {
     }
 }
 
-/// The time since the program started, which never goes backwards.
+/// The time since the program started, which never goes backwards. Unlike std's `Instant` it goes on while the machine sleeps
+/// (`CLOCK_BOOTTIME`): an hour's limit is over an hour later, whatever happened in between.
 #[derive(Clone, Copy, Debug)]
 struct Clock {
-    start: Instant,
+    start: Duration,
 }
 
 impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "look-ups read the clock, so that the core need not")]
     fn start() -> Self {
-        Self { start: Instant::now() }
+        Self { start: Self::since_boot() }
     }
 
     fn now(self) -> Duration {
-        self.start.elapsed()
+        Self::since_boot().saturating_sub(self.start)
+    }
+
+    /// Every Linux that this runs on has this clock.
+    fn since_boot() -> Duration {
+        clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or_default()
     }
 
     /// The time of day, for texts.
     #[expect(clippy::disallowed_methods, reason = "look-ups read the clock, so that the core need not")]
     fn time_of_day() -> SystemTime {
         SystemTime::now()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `/proc/uptime` goes on while the machine sleeps.
+    #[test]
+    fn the_clock_is_the_one_that_does_not_sleep() {
+        let uptime = || std::fs::read_to_string("/proc/uptime").unwrap();
+        let seconds = |text: String| text.split_once(' ').unwrap().0.parse::<f64>().unwrap();
+        let before = seconds(uptime());
+        let now = Clock::since_boot().as_secs_f64();
+        let after = seconds(uptime());
+        // It has hundredths.
+        assert!((before - 0.01..=after + 0.01).contains(&now), "{before} {now} {after}");
     }
 }

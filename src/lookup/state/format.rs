@@ -134,9 +134,10 @@ impl<R: Read> Decoder<R> {
     pub(super) fn start(input: R, length: u64) -> Result<(Self, Header), DecodeError> {
         let mut decoder =
             Self { input, left: length, checksum: Hasher::new(), counters: 0, records: 0, body: Vec::new() };
-        let magic = decoder.array("magic number");
-        if !matches!(magic, Ok(MAGIC)) {
-            return Err(DecodeError::Foreign);
+        match decoder.array("magic number") {
+            Ok(MAGIC) => {}
+            Err(error @ DecodeError::Read(_)) => return Err(error),
+            Ok(_) | Err(_) => return Err(DecodeError::Foreign),
         }
         let version = u32::from_le_bytes(decoder.array("version")?);
         if !(OLDEST_VERSION..=VERSION).contains(&version) {

@@ -18,11 +18,14 @@ use std::io::BufReader;
 use std::io::BufWriter;
 use std::io::Read;
 use std::io::Seek as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -49,7 +52,7 @@ use format::Header;
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
-    _lock: Flock<File>,
+    lock: Mutex<Flock<File>>,
     /// Goes up with every record, read or written.
     progress: Arc<AtomicU64>,
 }
@@ -96,12 +99,8 @@ impl Store {
     ///
     /// It is not there, may not be written, or another program has it.
     pub fn open(directory: &Path, progress: Arc<AtomicU64>) -> io::Result<Self> {
-        let lock = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
-        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
-            let is_taken = error == Errno::EWOULDBLOCK;
-            if is_taken { io::Error::other("another postward uses it") } else { error.into() }
-        })?;
-        let store = Self { directory: directory.to_owned(), _lock: lock, progress };
+        let lock = Mutex::new(take(directory)?);
+        let store = Self { directory: directory.to_owned(), lock, progress };
         // The lock may be older than the right to write.
         drop(store.create()?);
         fs::remove_file(store.path(NEW))?;
@@ -113,6 +112,18 @@ impl Store {
         let file = File::options().create(true).truncate(true).write(true).mode(0o600).open(self.path(NEW))?;
         file.set_permissions(Permissions::from_mode(0o600))?;
         Ok(file)
+    }
+
+    /// Whether the directory is the one that was taken still. One that was made anew is taken, if another program has not.
+    fn hold_on(&self) -> io::Result<()> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = lock.metadata()?;
+        let is_there =
+            fs::metadata(self.path(LOCK)).is_ok_and(|found| (found.dev(), found.ino()) == (ours.dev(), ours.ino()));
+        if !is_there {
+            *lock = take(&self.directory)?;
+        }
+        Ok(())
     }
 
     /// Makes the new file the only one, so that this outlives a loss of power, too.
@@ -127,6 +138,13 @@ impl Store {
         let time = humantime::format_rfc3339_seconds(Clock::time_of_day()).to_string();
         let path = self.path(&format!("{DAMAGED}{}", time.replace(['-', ':'], "")));
         fs::rename(self.path(FILE), &path)?;
+        if let Err(error) = self.forget_damaged() {
+            tracing::warn!(%error, "cannot remove old damaged files in {}", self.directory.display());
+        }
+        Ok(path)
+    }
+
+    fn forget_damaged(&self) -> io::Result<()> {
         let is_damaged = |name: &OsString| name.as_encoded_bytes().starts_with(DAMAGED.as_bytes());
         let names = fs::read_dir(&self.directory)?.flatten().map(|entry| entry.file_name());
         let mut names: Vec<_> = names.filter(is_damaged).collect();
@@ -134,7 +152,7 @@ impl Store {
         for name in names.iter().rev().skip(KEPT) {
             fs::remove_file(self.directory.join(name))?;
         }
-        Ok(path)
+        Ok(())
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -153,6 +171,8 @@ impl Shared {
     ///
     /// It cannot be written; what was saved before is there still.
     pub fn save(&self, store: &Store) -> io::Result<Saved> {
+        // First: nothing of another program's is touched.
+        store.hold_on()?;
         let saved = self.write(store);
         if saved.is_err() {
             // Half a file, on a disk that may be full.
@@ -165,7 +185,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// There is a file that may not be opened.
+    /// There is a file that may not be opened, or cannot be read: it may be whole, and readable again later.
     pub fn restore(&self, store: &Store) -> io::Result<Found> {
         let file = match File::open(store.path(FILE)) {
             Ok(file) => file,
@@ -174,6 +194,9 @@ impl Shared {
         };
         let found = match self.read(&file, store) {
             Ok(found) => found,
+            Err(DecodeError::Read(error)) => {
+                return Err(io::Error::new(error.kind(), format!("cannot read {FILE}: {error}")));
+            }
             Err(error) => Found::Damaged { problem: error.to_string(), aside: store.set_aside() },
         };
         Ok(found)
@@ -245,6 +268,15 @@ fn older(record: Record, counter: usize, passed: Duration) -> Record {
     let charges = record.charges.into_iter().map(|(age, amount)| (age.saturating_add(passed).max(0), amount)).collect();
     let block = record.block.map(|(since, until)| (since.saturating_add(passed), until.saturating_add(passed)));
     Record { counter, charges, block, ..record }
+}
+
+/// Takes a directory, unless another program has it.
+fn take(directory: &Path) -> io::Result<Flock<File>> {
+    let lock = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
+    Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+        let is_taken = error == Errno::EWOULDBLOCK;
+        if is_taken { io::Error::other("another postward uses it") } else { error.into() }
+    })
 }
 
 fn buffered(file: &File) -> impl Read {

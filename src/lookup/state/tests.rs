@@ -266,3 +266,47 @@ fn what_was_tried_is_known_again() {
     assert_eq!((tries[0].tried, tries[0].refused), (4, 3));
     assert!(after.counters.hold(after.clock.now(), 0, 0, b"client", Load::Try).is_err());
 }
+
+/// It may be whole, and the disk better tomorrow: it is not put aside as if nobody could ever read it.
+#[test]
+fn a_file_that_cannot_be_read_is_not_damaged() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
+    // To be opened, but not to be read.
+    fs::create_dir(store.path(FILE)).unwrap();
+    let error = shared(&[("rate", RATE)]).restore(&store).unwrap_err();
+    assert_eq!(error.to_string(), "cannot read counters: Is a directory (os error 21)");
+    assert_eq!(directory.names(), ["counters", "lock"]);
+}
+
+/// That old ones cannot be removed says nothing about the one that was put aside.
+#[test]
+fn a_damaged_file_is_set_aside_even_if_older_ones_cannot_be_removed() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
+    fs::write(store.path(FILE), "nonsense").unwrap();
+    for year in 1..=KEPT + 1 {
+        // No file, so that it cannot be removed as one.
+        fs::create_dir(store.path(&format!("{DAMAGED}000{year}"))).unwrap();
+    }
+    let found = shared(&[("rate", RATE)]).restore(&store).unwrap();
+    assert!(matches!(&found, Found::Damaged { aside: Ok(aside), .. } if aside.exists()), "{found:?}");
+}
+
+#[test]
+fn a_directory_that_was_made_anew_is_taken_again_but_not_from_another() {
+    let directory = Directory::new();
+    let store = Store::open(&directory.0, Arc::default()).unwrap();
+    let before = shared(&[("rate", RATE)]);
+    charge(&before, 0, b"alice", 3);
+    fs::remove_dir_all(&directory.0).unwrap();
+    assert_eq!(before.save(&store).unwrap_err().kind(), io::ErrorKind::NotFound);
+    fs::create_dir(&directory.0).unwrap();
+    let other = Store::open(&directory.0, Arc::default()).unwrap();
+    fs::write(other.path(NEW), "what the other is about to save").unwrap();
+    assert_eq!(before.save(&store).unwrap_err().to_string(), "another postward uses it");
+    assert_eq!(directory.names(), ["counters.new", "lock"], "the other's file was touched");
+    drop(other);
+    before.save(&store).unwrap();
+    assert_eq!(Store::open(&directory.0, Arc::default()).unwrap_err().to_string(), "another postward uses it");
+}
