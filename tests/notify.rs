@@ -375,3 +375,29 @@ fn https_needs_a_certificate_that_the_host_trusts() {
     let line = daemon.wait_for_log("nobody was told");
     assert!(line.contains("certificate"), "{line}");
 }
+
+/// As systemd hands it over for `LoadCredential=`. What every user may read is no secret; what is one is not in the log.
+#[test]
+fn a_secret_can_be_a_credential_and_is_told_of_if_all_may_read_it() {
+    let (address, heard) = web_server(&["204 No Content"]);
+    let directory = TempDir::new("n");
+    let secret = directory.write("alerts", "Bearer 0123456789abcdef\n");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o604)).unwrap();
+    let settings = format!(
+        "[lists.none.limits]\nalice = 0\n[[rule]]\nname = \"watched\"\n\
+         limit = {{ key = \"login\", messages = \"1/hour\", overrides = \"@none\" }}\nnotify = \"admin\"\n\
+         [notify.admin]\nurl = \"http://{address}/\"\nauthorization_file = \"credential:alerts\"\n"
+    );
+    let credentials = directory.path().to_str().unwrap().to_owned();
+    let environment = [("CREDENTIALS_DIRECTORY", credentials.as_str()), ("RUST_LOG", "trace")];
+    let daemon = Daemon::start_in(directory, &format!("{CONFIG}{settings}"), &environment);
+    assert!(is_refused(&daemon, "a@other.example"));
+    let (_, headers, _) = heard.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(headers["authorization"], "Bearer 0123456789abcdef");
+    daemon.wait_for_log("every user may read credential:alerts; chmod 0640, or 0600");
+    assert!(!daemon.log().contains("0123456789abcdef"), "{}", daemon.log());
+    let config = daemon.directory().join("postward.toml");
+    let output = support::postward(&["check", "--config", config.to_str().unwrap()]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("there is no $CREDENTIALS_DIRECTORY here"), "{text}");
+}

@@ -46,6 +46,7 @@ pub use log::Log;
 pub use log::LogFormat;
 pub use log::LogLevel;
 pub use notice::Notice;
+pub use notify::CREDENTIAL;
 pub use notify::Notify;
 pub use notify::Via;
 pub use pattern::AddressPattern;

@@ -54,6 +54,9 @@ const COOL_DOWNS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::
 const TIMEOUT: Duration = Duration::from_secs(10);
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 
+/// What stands before the name of a credential where a path could be.
+pub const CREDENTIAL: &str = "credential:";
+
 /// Reads one. Of one with a mistake nothing but the name is to be relied on.
 pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Notify {
     let place = name.place.clone();
@@ -149,8 +152,11 @@ fn post(node: Node, authorization: Option<Node>, diagnostics: &mut Diagnostics) 
 
 fn file(node: Node, diagnostics: &mut Diagnostics) -> Option<At<PathBuf>> {
     let path = node.string("a path such as \"/etc/postward/notify.secret\"", diagnostics)?;
-    if !path.value.starts_with('/') {
-        let message = format!("expected a path that starts with /, found \"{}\"", path.value);
+    let credential = path.value.strip_prefix(CREDENTIAL);
+    let is_name = |name: &str| !name.is_empty() && !name.contains(['/', '\0']) && ![".", ".."].contains(&name);
+    if !path.value.starts_with('/') && !credential.is_some_and(is_name) {
+        // It is not quoted: it may be the secret itself, and this may be told to the log.
+        let message = "expected a path that starts with /, or credential:NAME for systemd's LoadCredential=";
         let hint = "the secret itself stands in the file, as in: Bearer 0123456789abcdef";
         diagnostics.push(Diagnostic::error(path.place, message).hint(hint));
         return None;

@@ -94,6 +94,7 @@ fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
         diagnostics.push(Diagnostic::warning(path.place.clone(), message));
     }
     config.notify.iter().filter_map(notify::unusable).for_each(|problem| diagnostics.push(problem));
+    config.notify.iter().filter_map(notify::exposed).for_each(|problem| diagnostics.push(problem));
     if let Some(path) = &config.state.path
         && let Some(problem) = upkeep::others(&path.value, identity::expected_uid(&config.server))
     {

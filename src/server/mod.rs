@@ -161,6 +161,9 @@ impl Server {
         for problem in config.notify.iter().filter_map(notify::unusable) {
             tracing::warn!("{}; nobody can be told that way", problem.message);
         }
+        for problem in config.notify.iter().filter_map(notify::exposed) {
+            tracing::warn!("{}", problem.message);
+        }
         let has_made_way = identity.successor().is_some();
         Ok(Self { listeners, http, control, keeper, context, reader, reloader, requests, has_made_way })
     }

@@ -128,7 +128,8 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     let told = config.notify.clone();
     let teller = Arc::clone(&context);
     let notifier = off_thread(&context, move || teller.notifier().succeed(&told)).await?;
-    outcome.notes.extend(config.notify.iter().filter_map(notify::unusable).map(|problem| problem.message));
+    let problems = |notify| [notify::unusable(notify), notify::exposed(notify)];
+    outcome.notes.extend(config.notify.iter().flat_map(problems).flatten().map(|problem| problem.message));
     outcome.notes.extend(dropped.into_iter().map(|note| format!("counters of {note}")));
     outcome.hash.clone_from(&config.hash);
     outcome.rules = policy.rules().len();

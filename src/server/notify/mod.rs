@@ -11,6 +11,7 @@ mod command;
 mod episodes;
 mod event;
 mod post;
+mod secret;
 mod worker;
 
 use std::fs;
@@ -142,11 +143,21 @@ pub(super) fn unusable(notify: &Notify) -> Option<Diagnostic> {
         Via::Command { program, .. } => (program, true),
         Via::Post { authorization_file, .. } => (authorization_file.as_ref()?, false),
     };
-    let error = usable(&path.value, must_run).err()?;
+    let error = secret::locate(&path.value).and_then(|path| usable(&path, must_run)).err()?;
     let (key, what) = if must_run { ("command", "run") } else { ("authorization_file", "read") };
     let name = &notify.name.value;
     let message = format!("notify.{name}.{key}: cannot {what} {} here: {error}", path.value.display());
     Some(Diagnostic::warning(path.place.clone(), message))
+}
+
+/// A secret that is none.
+pub(super) fn exposed(notify: &Notify) -> Option<Diagnostic> {
+    let Via::Post { authorization_file: Some(path), .. } = &notify.via else {
+        return None;
+    };
+    let (name, shown) = (&notify.name.value, path.value.display());
+    let message = format!("notify.{name}.authorization_file: every user may read {shown}; chmod 0640, or 0600");
+    secret::is_exposed(&path.value).then(|| Diagnostic::warning(path.place.clone(), message))
 }
 
 fn usable(path: &Path, must_run: bool) -> io::Result<()> {

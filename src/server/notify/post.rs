@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,6 +27,7 @@ use rustls::ClientConfig;
 use rustls::crypto::ring;
 
 use super::event::Event;
+use super::secret;
 use super::worker::Failure;
 
 /// How much of an answer is kept.
@@ -71,7 +71,7 @@ impl Post {
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header(USER_AGENT, HeaderValue::from_static(concat!("postward/", env!("CARGO_PKG_VERSION"))));
         if let Some(path) = self.authorization_file.clone() {
-            let secret = tokio::task::spawn_blocking(move || secret(&path)).await;
+            let secret = tokio::task::spawn_blocking(move || secret::read(&path)).await;
             let secret = secret.unwrap_or_else(|panic| Err(panic.to_string())).map_err(Failure::lasting)?;
             request = request.header(AUTHORIZATION, secret);
         }
@@ -123,14 +123,4 @@ fn connector(needs_certificates: bool) -> Result<HttpsConnector<HttpConnector>, 
         builder.with_tls_config(config.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth())
     };
     Ok(builder.https_or_http().enable_http1().build())
-}
-
-/// Read each time, so that it can be changed. Errors do not quote it.
-fn secret(path: &Path) -> Result<HeaderValue, String> {
-    let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read authorization_file {shown}: {error}"))?;
-    let mut value = HeaderValue::from_str(text.trim())
-        .map_err(|_| format!("authorization_file {shown} is not one line of a header such as \"Bearer ...\""))?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -1,9 +1,11 @@
 //! Empties the queue of one notify, one event at a time, and tells how that went.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::mpsc;
 
 use super::command;
@@ -77,7 +79,12 @@ impl Worker {
     /// Tells what comes, until nothing more can.
     pub(in crate::server) async fn run(mut self, context: Arc<Context>) {
         while let Some(event) = self.queue.recv().await {
-            match self.tell(&event).await {
+            let told = AssertUnwindSafe(self.tell(&event)).catch_unwind().await;
+            let told = told.unwrap_or_else(|_| {
+                context.metrics.internal_error();
+                Err(Failure::lasting("a bug was met".to_owned()))
+            });
+            match told {
                 Ok(()) => {
                     context.metrics.notified(&self.name, Notified::Sent);
                     tracing::debug!(notify = self.name, "told");
