@@ -206,7 +206,13 @@ fn check_warns_of_programs_and_files_of_notifications_that_are_not_here() {
     assert_eq!(warnings(), [format!("{cannot_run}{missing}"), format!("{cannot_read}{missing}")]);
     fs::write(&program, "").unwrap();
     fs::write(&secret, "Bearer x").unwrap();
-    assert_eq!(warnings(), [format!("{cannot_run}here: it is not executable; chmod +x")]);
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
+    let not_executable = format!("{cannot_run}here: it is not executable; chmod +x");
+    let exposed =
+        format!("notify.two.authorization_file: every user may read {}; chmod 0640, or 0600", secret.display());
+    assert_eq!(warnings(), [not_executable.clone(), exposed]);
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(warnings(), [not_executable]);
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     assert_eq!(warnings(), Vec::<String>::new());
 }
