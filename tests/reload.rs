@@ -200,6 +200,9 @@ fn what_takes_a_restart_is_said() {
     let said = reloads(&daemon, &changed);
     assert!(said.contains("postward: server.control has changed, which takes a restart\n"), "{said}");
     assert!(said.contains("postward: log.format has changed, which takes a restart\n"), "{said}");
+    // It is what runs that counts, not what was read last.
+    assert_eq!(reloads(&daemon, &changed), said);
+    assert_eq!(reloads(&daemon, &with(REFUSE_A)), "");
 }
 
 /// One try, as a client that says this HELO; whether it was let in. That is charged.

@@ -79,7 +79,7 @@ impl Subject<'_> {
             return Some(match exceeded.bound {
                 Bound::Block => format!("{measure} {bound}"),
                 Bound::Concurrent | Bound::Rate(_) | Bound::Share(_) => {
-                    format!("{measure} {bound} used {}", used(&exceeded))
+                    format!("{measure} {bound} used {}{}", used(&exceeded), shut_out(counter, &exceeded))
                 }
             });
         }
@@ -156,6 +156,12 @@ fn push_shown(text: &mut String, value: Option<impl std::fmt::Display>) {
         Some(value) => _ = write!(text, "{value}"),
         None => text.push_str(UNKNOWN),
     }
+}
+
+/// Until when the limit shuts out who has passed it.
+fn shut_out(counter: &Counter, exceeded: &Exceeded) -> String {
+    let end = exceeded.retry_at.filter(|_| counter.block_for.is_some() && !counter.levels.passes(exceeded.step));
+    end.map_or_else(String::new, |end| format!("; blocked until {}", humantime::format_rfc3339_seconds(end)))
 }
 
 #[cfg(test)]

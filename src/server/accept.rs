@@ -55,11 +55,7 @@ pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Rece
             Ok((socket, peer)) => match Active::new(&context, &here, most) {
                 Some(active) => _ = sessions.spawn(serve(socket, peer, active)),
                 None => {
-                    if context.warnings.shed.admits() {
-                        tracing::warn!(
-                            "too many connections: sending new ones away (server.on_overload); raise max_sessions"
-                        );
-                    }
+                    warn_of_shedding(&context);
                     if let Some(shedding) = Shedding::new(&context) {
                         sessions.spawn(send_away(socket, peer, shedding));
                     } else {
@@ -88,6 +84,22 @@ pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Rece
     if timeout(drain, finish(&mut sessions)).await.is_err() {
         tracing::warn!(sessions = sessions.len(), "closing sessions whose transactions did not end in time");
         sessions.shutdown().await;
+    }
+}
+
+fn warn_of_shedding(context: &Context) {
+    if !context.warnings.shed.admits() {
+        return;
+    }
+    match context.in_force().on_overload() {
+        OnError::Accept => {
+            tracing::warn!("too many connections: new ones pass unseen (server.on_overload); raise max_sessions");
+        }
+        OnError::Defer => {
+            tracing::warn!(
+                "too many connections: new ones are told 421 4.3.2 (server.on_overload); raise max_sessions"
+            );
+        }
     }
 }
 

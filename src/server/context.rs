@@ -26,6 +26,8 @@ use crate::policy::Policy;
 /// What all tasks share.
 pub(super) struct Context {
     pub(super) metrics: Metrics,
+    /// The configuration at the start: some of it holds to the end.
+    pub(super) started: Config,
     /// Of the listeners that MTAs connect to.
     pub(super) pulses: Pulses,
     in_force: ArcSwap<InForce>,
@@ -63,6 +65,7 @@ impl Context {
         let in_force = InForce::new(config.clone(), policy, lookups, &metrics);
         metrics.in_force_since(time_of_day());
         Ok(Self {
+            started: config.clone(),
             metrics,
             pulses: Pulses::default(),
             in_force: ArcSwap::from_pointee(in_force),

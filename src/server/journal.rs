@@ -65,7 +65,9 @@ pub(super) fn decided(session: &Session, decision: &Decision) {
         subject,
         rule: rule.map_or("", |rule| policy.rule_name(rule)),
         step: last.and_then(|matched| matched.step).or(decision.step),
-        detail: last.and_then(|matched| matched.detail.as_deref()),
+        detail: last
+            .and_then(|matched| matched.detail.as_deref())
+            .or_else(|| session.is_overload().then_some("max_sessions")),
     };
     match (&decision.verdict, &decision.watched) {
         (Verdict::Refuse(reply), _) => line.write("refuse", Some(reply)),

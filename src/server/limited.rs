@@ -103,7 +103,7 @@ impl Warnings {
             missing: Limited::new("the MTA does not grant what the policy needs", 1),
             // Each may have another peer and another cause.
             protocol: Limited::new("closing: the MTA's side makes no sense", 30),
-            shed: Limited::new("too many connections: closing new ones", 1),
+            shed: Limited::new("more connections than max_sessions, or than there is memory or time for", 1),
             silent: Limited::new("closing: silent for too long", 10),
             unsent: Limited::new("nobody was told that a limit was passed", 10),
             untold: Limited::new("too many notifications at once: dropping some", 1),

@@ -25,6 +25,8 @@ impl Counters {
         }
         self.rules.store(rules.into());
         self.hand_on(&changed);
+        // What no policy has any more is to be forgotten by who keeps an export, too.
+        self.changed();
         seats
     }
 

@@ -1,7 +1,8 @@
 //! Who has been told of already: an episode begins when a key is over a limit, and ends when it has not been for the
 //! cool-down.
 //!
-//! So there is one notification in each, and two of one key are the cool-down apart at least. The table is bounded: when it
+//! So there is one notification in each, and two of one key are the cool-down apart at least; but a higher step of the limit
+//! than was told of so far is told of, too. The table is bounded: when it
 //! is full, the rule that has most keys in it forgets the one that was quiet for longest, so that a flood of keys under one
 //! rule makes nobody hear twice of another.
 
@@ -40,6 +41,18 @@ struct Group {
 struct Last {
     at: Instant,
     number: u64,
+    /// The highest step that was told of.
+    step: Option<u32>,
+}
+
+/// Who is over a limit, and who is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who<'a> {
+    pub(super) told: &'a str,
+    pub(super) rule: &'a str,
+    pub(super) key: &'a Key,
+    /// Of the limit, in percent.
+    pub(super) step: Option<u32>,
 }
 
 impl Default for Episodes {
@@ -49,24 +62,20 @@ impl Default for Episodes {
 }
 
 impl Episodes {
-    /// A key is over a limit: whether that is the beginning of an episode. It is none if it may not begin, so that the next
-    /// excess is asked about again.
-    pub(super) fn excess(
-        &mut self,
-        now: Instant,
-        (told, rule): (&str, &str),
-        key: &Key,
-        cool_down: Duration,
-        may_begin: bool,
-    ) -> bool {
+    /// A key is over a limit: whether that is the beginning of an episode, or a step higher than before in one. It is none if
+    /// it may not begin, so that the next excess is asked about again.
+    pub(super) fn excess(&mut self, now: Instant, who: &Who<'_>, cool_down: Duration, may_begin: bool) -> bool {
+        let Who { told, rule, key, step } = *who;
         self.next += 1;
         let number = self.next;
         let group = self.group(told, rule);
         group.cool_down = cool_down;
         group.expire(now);
-        let begins = !group.keys.contains_key(key);
+        let before = group.keys.get(key).copied();
+        let begins = before.is_none_or(|before| before.step < step);
         if !begins || may_begin {
-            group.note(key, Last { at: now, number });
+            let step = before.map_or(step, |before| before.step.max(step));
+            group.note(key, Last { at: now, number, step });
         }
         if begins && may_begin {
             self.make_room(now);
@@ -139,7 +148,8 @@ mod tests {
 
     /// Whether it begins at this second after the start.
     fn begins(episodes: &mut Episodes, start: Instant, second: u64, rule: &str, name: &str) -> bool {
-        episodes.excess(start + Duration::from_secs(second), ("admin", rule), &key(name), HOUR, true)
+        let who = Who { told: "admin", rule, key: &key(name), step: None };
+        episodes.excess(start + Duration::from_secs(second), &who, HOUR, true)
     }
 
     #[test]
@@ -154,7 +164,8 @@ mod tests {
         assert_eq!(told, [0, 30_000]);
         assert!(begins(&mut episodes, start, 33_599, "r", "bob"));
         assert!(begins(&mut episodes, start, 33_599, "other", "alice"));
-        assert!(episodes.excess(start, ("another", "r"), &key("alice"), HOUR, true));
+        let who = Who { told: "another", rule: "r", key: &key("alice"), step: None };
+        assert!(episodes.excess(start, &who, HOUR, true));
     }
 
     #[test]
@@ -169,7 +180,8 @@ mod tests {
     #[test]
     fn what_could_not_be_told_is_no_beginning() {
         let (mut episodes, start) = (Episodes::default(), Instant::now());
-        let mut excess = |may_begin| episodes.excess(start, ("admin", "r"), &key("alice"), HOUR, may_begin);
+        let who = Who { told: "admin", rule: "r", key: &key("alice"), step: None };
+        let mut excess = |may_begin| episodes.excess(start, &who, HOUR, may_begin);
         assert!(excess(false) && excess(false) && excess(true));
         assert!(!excess(false) && !excess(true));
     }
@@ -199,5 +211,19 @@ mod tests {
             assert!(begins(&mut episodes, start, second, rule, name));
         }
         assert!(["x", "y", "z"].iter().all(|name| !begins(&mut episodes, start, 3601, "b", name)));
+    }
+
+    #[test]
+    fn a_higher_step_is_told_of_once() {
+        let (mut episodes, start) = (Episodes::default(), Instant::now());
+        let key = key("alice");
+        let mut told = Vec::new();
+        for (second, step) in [(0, 100), (1, 100), (2, 150), (3, 100), (4, 150), (5, 200), (4000, 100)] {
+            let who = Who { told: "admin", rule: "r", key: &key, step: Some(step) };
+            if episodes.excess(start + Duration::from_secs(second), &who, HOUR, true) {
+                told.push((second, step));
+            }
+        }
+        assert_eq!(told, [(0, 100), (2, 150), (5, 200), (4000, 100)]);
     }
 }

@@ -36,6 +36,7 @@ use crate::metrics::Notified;
 use crate::session::Decision;
 use crate::session::Session;
 use episodes::Episodes;
+use episodes::Who;
 use event::Event;
 use worker::Worker;
 
@@ -102,10 +103,11 @@ impl Notifier {
                     continue;
                 };
                 let begins = |may_begin| {
-                    let mut episodes = lock(&self.episodes);
-                    episodes.excess(Instant::now(), (name, &rule.name), &excess.key, channel.cool_down, may_begin)
+                    let who = Who { told: name, rule: &rule.name, key: &excess.key, step: matched.step };
+                    lock(&self.episodes).excess(Instant::now(), &who, channel.cool_down, may_begin)
                 };
-                channel.tell(begins, || Event::new(name, session, decision, matched, excess), context);
+                let event = || Event::new(name, session, decision, matched, excess);
+                channel.tell(begins, event, &rule.name, context);
             }
         }
     }
@@ -113,7 +115,7 @@ impl Notifier {
 
 impl Channel {
     /// Queues the event if it begins an episode, which it does only if there is room for it.
-    fn tell(&self, begins: impl FnOnce(bool) -> bool, event: impl FnOnce() -> Event, context: &Context) {
+    fn tell(&self, begins: impl FnOnce(bool) -> bool, event: impl FnOnce() -> Event, rule: &str, context: &Context) {
         let queue = lock(&self.queue);
         match queue.as_ref().map(mpsc::Sender::try_reserve) {
             Some(Ok(place)) => {
@@ -127,6 +129,7 @@ impl Channel {
                     if context.warnings.untold.admits() {
                         tracing::warn!(
                             notify = self.name,
+                            rule,
                             "too many notifications at once: dropping some; whoever is told is slow, or cannot be told"
                         );
                     }
