@@ -508,4 +508,44 @@ pub(super) mod tests {
             assert!(octets >= length * long.len(), "{length}: {octets}");
         }
     }
+
+    /// Else, a disk that does not answer would have all clients shut out.
+    #[tokio::test]
+    async fn what_we_fail_to_judge_is_not_charged_as_refused() {
+        const LIMITS: &str = r#"
+            [[rule]]
+            name = "bad"
+            limit = { key = "client", bad_recipients = "30% of 3/hour" }
+            at = "rcpt"
+            [[rule]]
+            name = "refused"
+            limit = { key = "client", messages = "9/hour", recipients = "9/hour", charge = "refused" }
+            [[rule]]
+            name = "trap"
+            when.recipient = "trap@b"
+            [[rule]]
+            name = "full"
+            when.disk_free = { path = "/nowhere/at/all", below = "1 B" }
+        "#;
+        let keys_charged = async |at: &str, said: &[&[u8]]| {
+            let text = format!("{LIMITS}\nat = \"{at}\"");
+            let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
+            let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
+            let context = Context::new(&config, policy, Arc::default()).unwrap();
+            let in_force = context.in_force();
+            let connection = hears(&context, &in_force, said).await;
+            let heard = String::from_utf8_lossy(&connection.output).into_owned();
+            let counters = 0..in_force.policy.counters().len();
+            (heard, counters.map(|counter| in_force.lookups.top_limits(counter, 9).len()).sum::<usize>())
+        };
+        let (heard, keys) = keys_charged("mail", &[b"M<a@b>\0"]).await;
+        assert!(heard.contains("y451 4.3.0"), "{heard:?}");
+        assert_eq!(keys, 0);
+        let (heard, keys) = keys_charged("rcpt", &[b"M<a@b>\0", b"R<c@b>\0"]).await;
+        assert!(heard.contains("y451 4.3.0"), "{heard:?}");
+        assert_eq!(keys, 0);
+        let (heard, keys) = keys_charged("rcpt", &[b"M<a@b>\0", b"R<trap@b>\0"]).await;
+        assert!(heard.contains("y550 5.7.1"), "{heard:?}");
+        assert_eq!(keys, 2, "of recipients, tried and refused");
+    }
 }
