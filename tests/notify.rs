@@ -139,6 +139,14 @@ fn a_program_is_told_once_and_finds_everything_in_its_environment() {
     daemon.wait_for_metric("postward_notifications_total", &[("notify", "admin"), ("result", "sent")], 2.0);
 }
 
+/// Sockets are bound under a mask that takes the right to enter directories, from their owner, too.
+#[test]
+fn a_program_can_use_the_directories_that_it_makes() {
+    let daemon = start(with_script("umask >mask.new; mv mask.new mask"), TELL);
+    assert!(is_refused(&daemon, "a@nothing.example"));
+    assert_eq!(written(&daemon, "mask").trim(), "0077");
+}
+
 #[test]
 fn what_a_program_says_is_logged_when_it_fails() {
     let daemon = start(with_script("echo out of luck; head -c 100000 /dev/zero | tr '\\0' x >&2; exit 3"), TELL);
