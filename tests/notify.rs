@@ -383,3 +383,16 @@ fn https_needs_a_certificate_that_the_host_trusts() {
     let line = daemon.wait_for_log("nobody was told");
     assert!(line.contains("certificate"), "{line}");
 }
+
+/// Whoever waits for a writer that never comes would keep its worker, and a thread, for ever.
+#[test]
+fn a_secret_that_is_no_file_is_not_waited_for() {
+    let directory = TempDir::new("n");
+    assert!(Command::new("mkfifo").arg(directory.path().join("secret")).status().unwrap().success());
+    let daemon =
+        start(directory, "[notify.admin]\nurl = \"http://127.0.0.1:1/\"\nauthorization_file = \"{dir}/secret\"");
+    assert!(daemon.wait_for_log("nobody can be told that way").contains("authorization_file"));
+    assert!(is_refused(&daemon, "a@nothing.example"));
+    assert!(daemon.wait_for_log("nobody was told").contains("is no regular file"));
+    daemon.wait_for_metric("postward_notifications_total", &[("notify", "admin"), ("result", "failed")], 1.0);
+}

@@ -57,8 +57,8 @@ impl Post {
     /// Sends it once.
     pub(super) async fn send(&self, event: &Event, timeout: Duration) -> Result<(), Failure> {
         let client = self.client.as_ref().map_err(|problem| Failure::lasting(problem.clone()))?;
-        let request = self.request(event).await?;
         let answered = tokio::time::timeout(timeout, async {
+            let request = self.request(event).await?;
             let response = client.request(request).await.map_err(|error| Failure::passing(self.chain(&error)))?;
             self.judge(response).await
         });
@@ -125,10 +125,14 @@ fn connector(needs_certificates: bool) -> Result<HttpsConnector<HttpConnector>, 
     Ok(builder.https_or_http().enable_http1().build())
 }
 
-/// Read each time, so that it can be changed. Errors do not quote it.
+/// Read each time, so that it can be changed. Errors do not quote it. Of what is no file, a pipe say, the end may never come.
 fn secret(path: &Path) -> Result<HeaderValue, String> {
     let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| format!("cannot read authorization_file {shown}: {error}"))?;
+    let unreadable = |error| format!("cannot read authorization_file {shown}: {error}");
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(format!("authorization_file {shown} is no regular file"));
+    }
+    let text = fs::read_to_string(path).map_err(unreadable)?;
     let mut value = HeaderValue::from_str(text.trim())
         .map_err(|_| format!("authorization_file {shown} is not one line of a header such as \"Bearer ...\""))?;
     value.set_sensitive(true);
