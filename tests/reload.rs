@@ -202,6 +202,23 @@ fn what_takes_a_restart_is_said() {
     assert!(said.contains("postward: log.format has changed, which takes a restart\n"), "{said}");
 }
 
+/// Whoever may write where the socket is must not have the daemon open other files of its own to the group.
+#[test]
+fn only_a_socket_gets_the_mode_of_sockets() {
+    let daemon = Daemon::start(&with(REFUSE_A));
+    daemon.write("secret", "x");
+    let [socket, secret] = ["s", "secret"].map(|name| daemon.directory().join(name));
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(&socket).unwrap();
+    std::os::unix::fs::symlink(&secret, &socket).unwrap();
+    daemon.rewrite(&with(REFUSE_B));
+    let refused = reload(&daemon, &[]);
+    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("is not a socket"), "{said}");
+    assert_eq!(mail(&mut session(daemon.milter()), "a@a.example"), "y550 5.7.1 Not a");
+}
+
 /// One try, as a client that says this HELO; whether it was let in. That is charged.
 fn is_let_in(daemon: &Daemon, helo: &str) -> bool {
     let mut milter = session(daemon.milter());
