@@ -200,6 +200,11 @@ fn what_takes_a_restart_is_said() {
     let said = reloads(&daemon, &changed);
     assert!(said.contains("postward: server.control has changed, which takes a restart\n"), "{said}");
     assert!(said.contains("postward: log.format has changed, which takes a restart\n"), "{said}");
+    // Until it is restarted, whatever is reloaded meanwhile.
+    let control = daemon.directory().join("control");
+    let again = postward(&["reload", "--control", control.to_str().unwrap()]);
+    assert_eq!(String::from_utf8_lossy(&again.stderr), said);
+    assert_eq!(reloads(&daemon, &with(REFUSE_A)), "");
 }
 
 /// Whoever may write where the socket is must not have the daemon open other files of its own to the group.

@@ -26,6 +26,8 @@ use crate::policy::Policy;
 pub(super) struct Context {
     pub(super) metrics: Metrics,
     in_force: ArcSwap<InForce>,
+    /// The configuration of the start, of which some holds until the end.
+    pub(super) started: Config,
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
     pub(super) lost_lines: Arc<AtomicU64>,
@@ -62,6 +64,7 @@ impl Context {
         Ok(Self {
             metrics,
             in_force: ArcSwap::from_pointee(in_force),
+            started: config.clone(),
             warnings: Warnings::new(),
             lost_lines,
             notifier: ArcSwap::from_pointee(Notifier::new(&config.notify)),

@@ -110,7 +110,7 @@ impl Place {
 pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> Result<Prepared, Box<Outcome>> {
     let before = context.in_force();
     let (config, policy, mut outcome) = off_thread(move || compile(&read)).await??;
-    outcome.notes = waiting_for_a_restart(&before.config, &config, &open);
+    outcome.notes = waiting_for_a_restart(&context.started, &config, &open);
     let opened = match listeners(&config, open.listeners.as_deref()).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -211,7 +211,7 @@ pub(super) fn refused(problem: String) -> Box<Outcome> {
     Box::new(Outcome { problem: Some(problem), ..Outcome::default() })
 }
 
-/// What of the settings is only read at the start, and has changed.
+/// What of the settings is only read at the start, and has changed since.
 fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<String> {
     fn value<T: ToString>(at: Option<&At<T>>) -> Option<String> {
         at.map(|at| at.value.to_string())
