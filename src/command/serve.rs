@@ -17,6 +17,7 @@ use postward::server::Reader;
 use postward::server::Reloader;
 use postward::server::Server;
 use sd_notify::NotifyState;
+use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
@@ -63,6 +64,11 @@ fn reader(named: Option<PathBuf>) -> Reader {
 }
 
 async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path>, log: &Log) -> ExitCode {
+    // Before anybody can know that it runs: by default they end the program, SIGHUP as well.
+    let signals = match Signals::watch() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("cannot watch for signals: {error}")),
+    };
     let server = match Server::bind(config, policy, reader, log.lost()).await {
         Ok(server) => server,
         Err(error) => return failed(&error.to_string()),
@@ -71,10 +77,7 @@ async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path
         Ok(notifier) => notifier,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
-    let stop = match stop_signal(server.reloader(), notifier.clone()) {
-        Ok(stop) => stop,
-        Err(error) => return failed(&format!("cannot watch for signals: {error}")),
-    };
+    let stop = signals.stop(server.reloader(), notifier.clone());
     announce(&server, path);
     // Whoever waits for READY may then look where it listens.
     log.flush();
@@ -84,26 +87,36 @@ async fn run(config: &Config, policy: Policy, reader: Reader, path: Option<&Path
     if stopped { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
 }
 
-/// Done when the daemon shall stop: SIGTERM or SIGINT. Until then SIGHUP reloads; several that come meanwhile are one.
-fn stop_signal(reloader: Reloader, notifier: Notifier) -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    Ok(async move {
+/// What the daemon is told by signals, from the moment at which they are watched.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn watch() -> io::Result<Self> {
+        let [terminate, interrupt, hang_up] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up? })
+    }
+
+    /// Done when the daemon shall stop: SIGTERM or SIGINT. Until then SIGHUP reloads; several that come meanwhile are one.
+    async fn stop(mut self, reloader: Reloader, notifier: Notifier) {
         let reload = async {
             loop {
-                hang_up.recv().await;
+                self.hang_up.recv().await;
                 reload(&reloader, &notifier).await;
             }
         };
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
             () = reload => {}
         }
         tracing::info!("stopping: taking no new connections, waiting for open transactions");
         notifier.notify(&[NotifyState::Stopping]);
-    })
+    }
 }
 
 /// Tells the service manager, which may wait for it. What became of it stands in the log.
