@@ -139,6 +139,14 @@ fn a_program_is_told_once_and_finds_everything_in_its_environment() {
     daemon.wait_for_metric("postward_notifications_total", &[("notify", "admin"), ("result", "sent")], 2.0);
 }
 
+/// Sockets are bound under a mask that takes the right to enter directories, from their owner, too.
+#[test]
+fn a_program_can_use_the_directories_that_it_makes() {
+    let daemon = start(with_script("umask >mask.new; mv mask.new mask"), TELL);
+    assert!(is_refused(&daemon, "a@nothing.example"));
+    assert_eq!(written(&daemon, "mask").trim(), "0077");
+}
+
 #[test]
 fn what_a_program_says_is_logged_when_it_fails() {
     let daemon = start(with_script("echo out of luck; head -c 100000 /dev/zero | tr '\\0' x >&2; exit 3"), TELL);
@@ -400,4 +408,17 @@ fn a_secret_can_be_a_credential_and_is_told_of_if_all_may_read_it() {
     let output = support::postward(&["check", "--config", config.to_str().unwrap()]);
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("there is no $CREDENTIALS_DIRECTORY here"), "{text}");
+}
+
+/// Whoever waits for a writer that never comes would keep its worker, and a thread, for ever.
+#[test]
+fn a_secret_that_is_no_file_is_not_waited_for() {
+    let directory = TempDir::new("n");
+    assert!(Command::new("mkfifo").arg(directory.path().join("secret")).status().unwrap().success());
+    let daemon =
+        start(directory, "[notify.admin]\nurl = \"http://127.0.0.1:1/\"\nauthorization_file = \"{dir}/secret\"");
+    assert!(daemon.wait_for_log("nobody can be told that way").contains("authorization_file"));
+    assert!(is_refused(&daemon, "a@nothing.example"));
+    assert!(daemon.wait_for_log("nobody was told").contains("is no regular file"));
+    daemon.wait_for_metric("postward_notifications_total", &[("notify", "admin"), ("result", "failed")], 1.0);
 }

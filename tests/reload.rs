@@ -200,9 +200,28 @@ fn what_takes_a_restart_is_said() {
     let said = reloads(&daemon, &changed);
     assert!(said.contains("postward: server.control has changed, which takes a restart\n"), "{said}");
     assert!(said.contains("postward: log.format has changed, which takes a restart\n"), "{said}");
-    // It is what runs that counts, not what was read last.
-    assert_eq!(reloads(&daemon, &changed), said);
+    // Until it is restarted, whatever is reloaded meanwhile.
+    let control = daemon.directory().join("control");
+    let again = postward(&["reload", "--control", control.to_str().unwrap()]);
+    assert_eq!(String::from_utf8_lossy(&again.stderr), said);
     assert_eq!(reloads(&daemon, &with(REFUSE_A)), "");
+}
+
+/// Whoever may write where the socket is must not have the daemon open other files of its own to the group.
+#[test]
+fn only_a_socket_gets_the_mode_of_sockets() {
+    let daemon = Daemon::start(&with(REFUSE_A));
+    daemon.write("secret", "x");
+    let [socket, secret] = ["s", "secret"].map(|name| daemon.directory().join(name));
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_file(&socket).unwrap();
+    std::os::unix::fs::symlink(&secret, &socket).unwrap();
+    daemon.rewrite(&with(REFUSE_B));
+    let refused = reload(&daemon, &[]);
+    assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("is not a socket"), "{said}");
+    assert_eq!(mail(&mut session(daemon.milter()), "a@a.example"), "y550 5.7.1 Not a");
 }
 
 /// One try, as a client that says this HELO; whether it was let in. That is charged.

@@ -595,7 +595,9 @@ fn notes(policy: &Policy, step: &Step) -> Vec<String> {
         Settlement::Commit => Some("limits charged".to_owned()),
         Settlement::Keep => None,
         Settlement::Release => Some("limits given back".to_owned()),
+        Settlement::ReleaseUnjudged => Some("limits given back, nothing charged".to_owned()),
         Settlement::RollBack => Some("limits rolled back".to_owned()),
+        Settlement::RollBackUnjudged => Some("limits rolled back, nothing charged".to_owned()),
     });
     notes.extend(decision.message.map(MessageEnd::name).map(|end| format!("message {end}")));
     notes

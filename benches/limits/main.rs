@@ -30,6 +30,7 @@ mod limits;
 
 /// What the counters need of the crate.
 mod config {
+    pub(crate) use postward::config::MOST_APART;
     pub(crate) use postward::config::Rate;
     pub(crate) use postward::config::Share;
     pub(crate) use postward::config::scaled;

@@ -61,8 +61,9 @@ pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>, user: Optio
         Ok(log) => log,
         Err(error) => return failed(&format!("cannot start the log: {error}")),
     };
-    // Sockets get their mode after they are bound; until then they are nobody else's.
-    umask(Mode::from_bits_truncate(0o177));
+    // Sockets get their mode after they are bound; until then they are nobody else's. Programs that tell somebody inherit this,
+    // and need the right to enter the directories that they make.
+    umask(Mode::from_bits_truncate(0o077));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),

@@ -10,6 +10,7 @@ use super::document::Fields;
 use super::document::Node;
 use super::document::Value;
 use super::key_part::KeyPart;
+use super::share::MOST_APART;
 use super::share::Share;
 use super::step;
 use super::step::Step;
@@ -167,6 +168,7 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
     if diagnostics.errors() == errors_before {
         check_distinct(&limit, place_of_of, diagnostics);
         check_charge(&limit, diagnostics);
+        check_shares(&limit, diagnostics);
     }
     let counts_nothing = limit.messages.is_empty()
         && limit.recipients.is_empty()
@@ -193,6 +195,23 @@ fn check_charge(limit: &Limit, diagnostics: &mut Diagnostics) {
     if !limit.bad_recipients.is_empty() && limit.charge != Charge::Accepted {
         let message = "`bad_recipients` counts every recipient that is tried, whatever becomes of the message";
         let hint = format!("leave out charge = \"{}\", or give what it is for a rule of its own", limit.charge.name());
+        diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
+    }
+}
+
+/// All shares are judged from one log.
+fn check_shares(limit: &Limit, diagnostics: &mut Diagnostics) {
+    let spans = || limit.bad_recipients.iter().map(|share| share.per);
+    let (Some(shortest), Some(longest)) = (spans().min(), spans().max()) else {
+        return;
+    };
+    if longest.as_nanos() > shortest.as_nanos() * u128::from(MOST_APART) {
+        let message = format!(
+            "of `bad_recipients` no span may be more than {MOST_APART} times another: {} and {}",
+            Span(shortest),
+            Span(longest)
+        );
+        let hint = "give one of them a rule of its own";
         diagnostics.push(Diagnostic::error(limit.place.clone(), message).hint(hint));
     }
 }

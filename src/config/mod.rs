@@ -63,6 +63,7 @@ pub use settings::OnError;
 pub use settings::PolicySettings;
 pub use settings::Server;
 pub use settings::State;
+pub use share::MOST_APART;
 pub use share::Share;
 pub use step::Step;
 pub use step::StepAction;

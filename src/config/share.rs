@@ -8,6 +8,10 @@ use super::units::Rate;
 use super::units::Span;
 use super::units::UnitError;
 
+/// So many times as long as another one's the span of a share of the same limit may be: all are judged from one log, which
+/// would be too long, or too coarse for the shortest.
+pub const MOST_APART: u64 = 2048;
+
 /// More than so many hundredths of at least so many in any span of this length.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Share {

@@ -239,6 +239,19 @@ impl Ledger {
         }
     }
 
+    /// The message is over because we failed: nobody is charged for a refusal.
+    pub(super) fn release_unjudged(&mut self) {
+        self.refusals.clear();
+        self.release();
+    }
+
+    /// The same for the recipient of this command.
+    pub(super) fn roll_back_unjudged(&mut self) {
+        self.tries.clear();
+        self.recipient_refusals.clear();
+        self.roll_back();
+    }
+
     /// Who is over a limit that says so is blocked from now on, unless he is at a step that lets pass; the block is what he
     /// has to wait for.
     fn shut_out(&self, now: Duration, hold: &Hold, exceeded: limits::Exceeded) -> limits::Exceeded {

@@ -197,7 +197,9 @@ impl Lookup for Ledger {
             Settlement::Commit => self.commit(),
             Settlement::Keep => self.keep(),
             Settlement::Release => self.release(),
+            Settlement::ReleaseUnjudged => self.release_unjudged(),
             Settlement::RollBack => self.roll_back(),
+            Settlement::RollBackUnjudged => self.roll_back_unjudged(),
         }
     }
 

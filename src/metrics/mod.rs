@@ -321,7 +321,7 @@ impl Metrics {
 
     /// Somebody was told of a key over a limit, or was not.
     pub fn notified(&self, notify: &str, result: Notified) {
-        self.families.notifications().with_label_values(&[notify, result.name()]).inc();
+        self.families.notified(notify, result);
     }
 
     /// The counters were saved: how they were at this moment, in so long, in so many bytes.

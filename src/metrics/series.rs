@@ -116,9 +116,11 @@ impl Families {
         series
     }
 
-    /// By notify and result.
-    pub(super) const fn notifications(&self) -> &IntCounterVec {
-        &self.notifications
+    /// Counts a notification, unless no policy has this notify any more: its series would never go again.
+    pub(super) fn notified(&self, notify: &str, result: Notified) {
+        if self.live().notifiers.contains(notify) {
+            self.notifications.with_label_values(&[notify, result.name()]).inc();
+        }
     }
 
     /// Forgets the rules, limits and notifies that only policies had of which no session is left.
@@ -312,6 +314,24 @@ mod tests {
         let new = metrics.encode().unwrap();
         assert!(new.contains(closed) && !new.contains("rule=\"rate\""), "{new}");
         assert!(has(&new, ("rcpt", 550, "5.2.1", "enforce")), "{new}");
+    }
+
+    /// A worker may have something to say after the last connection that had its notify.
+    #[test]
+    fn who_is_told_no_more_does_not_come_back() {
+        let told = "limit = { messages = \"1/hour\" }\nnotify = \"admin\"\n[notify.admin]\ncommand = \"/bin/true\"\n";
+        let metrics = Metrics::new().unwrap();
+        let old = policy(&format!("{RULE}[[rule]]\nname = \"r\"\n{told}"));
+        let _series = metrics.adopt(&old, "old");
+        metrics.notified("admin", Notified::Sent);
+        let sent = "postward_notifications_total{notify=\"admin\",result=\"sent\"} 1";
+        assert!(metrics.encode().unwrap().contains(sent));
+        let new = policy(RULE);
+        let _series = metrics.adopt(&new, "new");
+        drop(old);
+        assert!(!metrics.encode().unwrap().contains("admin"));
+        metrics.notified("admin", Notified::Sent);
+        assert!(!metrics.encode().unwrap().contains("admin"));
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl SessionStanding {
         self.settled
     }
 
+    /// How much the keys take that were counted for this connection.
+    pub(crate) fn octets(&self) -> usize {
+        self.counted.iter().map(|(hold, _)| hold.key.len()).sum()
+    }
+
     /// Of more than [`MAX_SESSION_KEYS`] keys of one counter the oldest is forgotten: it would be counted again. That is
     /// for each counter, so that a client that goes on changing one key (its EHLO name) drives out no other.
     pub(super) fn remember(&mut self, hold: Hold, answer: Answer) {

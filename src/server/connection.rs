@@ -289,6 +289,7 @@ impl<L: Lookup> Connection<'_, L> {
             self.context.notifier().decided(&self.session, decision, self.context);
         }
         decision.encode(&mut self.output);
+        self.session.forget();
     }
 
     /// A bug panicked: the message is answered by `on_error`, and so is the rest of this session; the daemon lives.
@@ -370,6 +371,7 @@ pub(super) mod tests {
     use crate::config::Config;
     use crate::config::Source;
     use crate::facts::Query;
+    use crate::lookup::Ledger;
     use crate::policy::Policy;
     use crate::session::Transport;
 
@@ -511,5 +513,94 @@ pub(super) mod tests {
         let (heard, metrics) = answers("", Broken::Hangs).await;
         assert_eq!(heard.matches("y451 4.3.0").count(), 2, "{heard:?}");
         assert!(metrics.contains("postward_internal_errors_total 0"), "{metrics}");
+    }
+
+    /// What the MTA has said is handled, and the connection is open.
+    async fn hears<'a>(context: &'a Context, in_force: &'a InForce, said: &[&[u8]]) -> Connection<'a, Ledger> {
+        let (_mta, ours) = UnixStream::pair().unwrap();
+        let mut connection = Connection {
+            socket: Socket::Unix(ours),
+            session: Session::new(Arc::clone(&in_force.policy), 1, Transport::Unix),
+            lookup: Ledger::new(Arc::clone(&in_force.lookups)),
+            in_force,
+            context,
+            input: NEGOTIATION.into(),
+            output: BytesMut::new(),
+            negotiated: false,
+            share: Share::new(&context.kept),
+            woken: Instant::now(),
+        };
+        for packet in [&b"Cmx\x004\0\x19192.0.2.1\0"[..]].iter().chain(said) {
+            connection.input.extend_from_slice(&u32::try_from(packet.len()).unwrap().to_be_bytes());
+            connection.input.extend_from_slice(packet);
+        }
+        assert!(connection.handle_all().await.unwrap());
+        connection
+    }
+
+    /// A client may be silent for minutes after a message, an MTA for hours.
+    #[tokio::test]
+    async fn a_message_that_is_over_is_not_kept() {
+        let context = context("");
+        let in_force = context.in_force();
+        let said: [&[u8]; 4] = [b"M<a@b>\0", b"R<c@d>\0", b"T", b"E"];
+        for (length, is_kept) in [(2, true), (3, true), (4, false)] {
+            let connection = hears(&context, &in_force, &said[..length]).await;
+            assert_eq!(connection.session.subject().message.is_some(), is_kept, "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_an_mta_makes_us_keep_is_counted() {
+        let context = context("");
+        let in_force = context.in_force();
+        let long = "x".repeat(100_000);
+        let [helo, login, sender, recipient] =
+            ["H", "DM{auth_authen}\0", "M", "R"].map(|start| format!("{start}{long}\0").into_bytes());
+        let said = [&*helo, &login, &sender, &recipient];
+        for length in 0..=said.len() {
+            let octets = hears(&context, &in_force, &said[..length]).await.session.octets();
+            assert!(octets >= length * long.len(), "{length}: {octets}");
+        }
+    }
+
+    /// Else, a disk that does not answer would have all clients shut out.
+    #[tokio::test]
+    async fn what_we_fail_to_judge_is_not_charged_as_refused() {
+        const LIMITS: &str = r#"
+            [[rule]]
+            name = "bad"
+            limit = { key = "client", bad_recipients = "30% of 3/hour" }
+            at = "rcpt"
+            [[rule]]
+            name = "refused"
+            limit = { key = "client", messages = "9/hour", recipients = "9/hour", charge = "refused" }
+            [[rule]]
+            name = "trap"
+            when.recipient = "trap@b"
+            [[rule]]
+            name = "full"
+            when.disk_free = { path = "/nowhere/at/all", below = "1 B" }
+        "#;
+        let keys_charged = async |at: &str, said: &[&[u8]]| {
+            let text = format!("{LIMITS}\nat = \"{at}\"");
+            let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
+            let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
+            let context = Context::new(&config, policy, Arc::default()).unwrap();
+            let in_force = context.in_force();
+            let connection = hears(&context, &in_force, said).await;
+            let heard = String::from_utf8_lossy(&connection.output).into_owned();
+            let counters = 0..in_force.policy.counters().len();
+            (heard, counters.map(|counter| in_force.lookups.top_limits(counter, 9).len()).sum::<usize>())
+        };
+        let (heard, keys) = keys_charged("mail", &[b"M<a@b>\0"]).await;
+        assert!(heard.contains("y451 4.3.0"), "{heard:?}");
+        assert_eq!(keys, 0);
+        let (heard, keys) = keys_charged("rcpt", &[b"M<a@b>\0", b"R<c@b>\0"]).await;
+        assert!(heard.contains("y451 4.3.0"), "{heard:?}");
+        assert_eq!(keys, 0);
+        let (heard, keys) = keys_charged("rcpt", &[b"M<a@b>\0", b"R<trap@b>\0"]).await;
+        assert!(heard.contains("y550 5.7.1"), "{heard:?}");
+        assert_eq!(keys, 2, "of recipients, tried and refused");
     }
 }

@@ -26,11 +26,11 @@ use crate::policy::Policy;
 /// What all tasks share.
 pub(super) struct Context {
     pub(super) metrics: Metrics,
-    /// The configuration at the start: some of it holds to the end.
-    pub(super) started: Config,
     /// Of the listeners that MTAs connect to.
     pub(super) pulses: Pulses,
     in_force: ArcSwap<InForce>,
+    /// The configuration of the start, of which some holds until the end.
+    pub(super) started: Config,
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
     pub(super) lost_lines: Arc<AtomicU64>,
@@ -65,10 +65,10 @@ impl Context {
         let in_force = InForce::new(config.clone(), policy, lookups, &metrics);
         metrics.in_force_since(time_of_day());
         Ok(Self {
-            started: config.clone(),
             metrics,
             pulses: Pulses::default(),
             in_force: ArcSwap::from_pointee(in_force),
+            started: config.clone(),
             warnings: Warnings::new(),
             lost_lines,
             notifier: ArcSwap::from_pointee(Notifier::new(&config.notify)),

@@ -216,7 +216,8 @@ fn permit(path: &Path, owner: Option<u32>, group: Option<u32>, mode: u32) -> io:
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
-/// Gives a unix socket that stays open the group and mode that the configuration has now.
+/// Gives a unix socket that stays open the group and mode that the configuration has now. What somebody has put in its place
+/// gets neither.
 pub(super) fn permit_again(endpoint: &Endpoint, server: &Server) -> Result<(), BindError> {
     let Endpoint::Unix(path) = endpoint else {
         return Ok(());
@@ -225,7 +226,11 @@ pub(super) fn permit_again(endpoint: &Endpoint, server: &Server) -> Result<(), B
         Some(name) => Some(group(&name.value, SOCKET_GROUP)?),
         None => None,
     };
-    permit(path, None, group, server.socket_mode).map_err(|error| BindError::Permissions { path: path.clone(), error })
+    let permissions = |error| BindError::Permissions { path: path.clone(), error };
+    if !fs::symlink_metadata(path).map_err(permissions)?.file_type().is_socket() {
+        return Err(BindError::NotASocket { key: "server.listen", path: path.clone() });
+    }
+    permit(path, None, group, server.socket_mode).map_err(permissions)
 }
 
 pub(super) fn group(name: &str, key: &'static str) -> Result<u32, BindError> {

@@ -70,8 +70,23 @@ pub enum Settlement {
     Keep,
     /// All of it is given back: the message is over.
     Release,
+    /// As `Release`, and by a failure of ours: nothing is charged as refused.
+    ReleaseUnjudged,
     /// What was reserved for this command is given back.
     RollBack,
+    /// As `RollBack`, and by a failure of ours: nothing is charged as refused.
+    RollBackUnjudged,
+}
+
+impl Settlement {
+    /// The same, where what the client did was not judged.
+    pub(super) const fn unjudged(self) -> Self {
+        match self {
+            Self::Release | Self::ReleaseUnjudged => Self::ReleaseUnjudged,
+            Self::RollBack | Self::RollBackUnjudged => Self::RollBackUnjudged,
+            Self::Commit | Self::Keep => self,
+        }
+    }
 }
 
 /// What became of a message.
@@ -220,7 +235,7 @@ impl Decision {
         self.headers.clear();
         self.delete.clear();
         self.message = Some(MessageEnd::refused(reply.status().class()));
-        self.settlement = Settlement::Release;
+        self.settlement = Settlement::ReleaseUnjudged;
         self.verdict = Verdict::Refuse(reply);
     }
 

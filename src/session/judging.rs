@@ -61,8 +61,10 @@ impl Session {
                         walk.skip();
                         continue;
                     }
-                    let reply = malformed.unwrap_or_else(Policy::internal_error);
-                    return self.refuse(walk, Refusal { rule: Some(rule), reply });
+                    if let Some(reply) = malformed {
+                        return self.refuse(walk, Refusal { rule: Some(rule), reply });
+                    }
+                    return self.refuse_unjudged(walk, rule);
                 }
                 Step::Passed => return self.pass(walk),
                 Step::Refused(refusal) => return self.refuse(walk, refusal),
@@ -158,6 +160,16 @@ impl Session {
         Action::Decided(Box::new(decision))
     }
 
+    /// A rule cannot be judged, which is not the client's doing.
+    fn refuse_unjudged(&mut self, walk: Walk, rule: usize) -> Action {
+        let action = self.refuse(walk, Refusal { rule: Some(rule), reply: Policy::internal_error() });
+        let Action::Decided(mut decision) = action else {
+            return action;
+        };
+        decision.settlement = decision.settlement.unjudged();
+        Action::Decided(decision)
+    }
+
     pub(super) fn speak(&mut self, decision: &mut Decision, refusal: Refusal) {
         let class = refusal.reply.status().class();
         decision.verdict = Verdict::Refuse(refusal.reply);
@@ -240,9 +252,8 @@ impl Session {
         let mut decision = Decision::new(self.id, stage, true);
         self.candidate = None;
         self.speak(&mut decision, Refusal { rule: None, reply: Policy::internal_error() });
-        if stage != Stage::Rcpt {
-            decision.settlement = Settlement::Release;
-        }
+        decision.settlement =
+            if stage == Stage::Rcpt { Settlement::RollBackUnjudged } else { Settlement::ReleaseUnjudged };
         Action::Decided(Box::new(decision))
     }
 

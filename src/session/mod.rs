@@ -186,12 +186,25 @@ impl Session {
         self.transaction.is_some()
     }
 
-    /// How much it keeps of what the MTA has sent, about: addresses are kept as they were written and as they are compared.
+    /// How much it keeps of what the MTA has sent, about: addresses and names are kept as they were written and as they are
+    /// compared.
     #[must_use]
     pub fn octets(&self) -> usize {
-        self.transaction.as_ref().map_or(0, |transaction| {
-            2 * transaction.recipient_octets + transaction.standing.recipients() * size_of::<Recipient>()
-        })
+        let Connection { client_name, helo, listener, .. } = &self.connection;
+        let names = client_name.as_written().len() + helo.as_ref().map_or(0, |helo| helo.as_written().len());
+        let of_session = 2 * names + length(listener.as_deref()) + self.read_by_mta.capacity();
+        let of_message = self.transaction.as_ref().map_or(0, |transaction| {
+            2 * transaction.recipient_octets
+                + transaction.standing.recipients() * size_of::<Recipient>()
+                + octets_of(&transaction.facts)
+        });
+        of_session + self.standing.octets() + octets_of(&self.mail_macros) + of_message
+    }
+
+    /// The last decision was told: what it was about is not kept until the next command, which may be hours away.
+    pub fn forget(&mut self) {
+        self.finished = None;
+        self.candidate = None;
     }
 
     /// What the last decision was about.
@@ -447,4 +460,12 @@ impl Session {
     fn unjudged(&self) -> Action {
         if self.owed { Action::Continue } else { Action::Read }
     }
+}
+
+fn octets_of(message: &Message) -> usize {
+    2 * message.sender.as_written().len() + length(message.login.as_deref()) + length(message.queue_id.as_deref())
+}
+
+fn length(text: Option<&str>) -> usize {
+    text.map_or(0, str::len)
 }

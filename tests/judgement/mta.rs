@@ -483,8 +483,8 @@ impl Ledger {
                 }
             }
             Settlement::Keep => {}
-            Settlement::Release => self.held.clear(),
-            Settlement::RollBack => self.held.truncate(self.mark),
+            Settlement::Release | Settlement::ReleaseUnjudged => self.held.clear(),
+            Settlement::RollBack | Settlement::RollBackUnjudged => self.held.truncate(self.mark),
         }
     }
 

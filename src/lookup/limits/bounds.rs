@@ -17,6 +17,7 @@ use super::charges::Charges;
 use super::entry::Blocked;
 use super::tries::ShareBound;
 use super::tries::Tries;
+use crate::config::MOST_APART;
 use crate::config::Rate;
 use crate::config::scaled;
 
@@ -31,6 +32,8 @@ pub(super) struct Bounds {
     /// The longest window of all rows, for which charges are kept; 0 if there is none.
     pub(super) longest: u64,
     pub(super) counts: Counts,
+    /// How exactly charges are dated where no rate bounds how many there are.
+    coarse: u64,
     /// How many different values of one key are kept at most: as many as may be in any window, so that none of those is missed.
     pub(super) most_values: usize,
 }
@@ -207,10 +210,10 @@ impl Bounds {
         if self.counts == Counts::Tries { Tries::of(charged).refused.into() } else { charged }
     }
 
-    /// How exactly charges are dated. Where no rate bounds how many there are, a part of the longest window does.
+    /// How exactly charges are dated.
     pub(super) fn grain(&self, row: usize) -> u64 {
         let is_bounded = self.row(row).is_some_and(|row| !row.written.rates.is_empty());
-        if is_bounded { 1 } else { (self.longest / GRAINS).max(1) }
+        if is_bounded { 1 } else { self.coarse }
     }
 
     /// The row as it was given.
@@ -239,10 +242,12 @@ impl Bounds {
     fn measure(&mut self) {
         let lowest = || self.seated().filter_map(|(_, seated)| seated.row.steps.first());
         let rates = || lowest().flat_map(|step| &step.rates);
-        let shares = lowest().flat_map(|step| &step.shares);
-        let longest = rates().map(|rate| rate.per).chain(shares.map(|share| share.per)).max().unwrap_or(0);
+        let shares = || lowest().flat_map(|step| &step.shares);
+        let longest = rates().map(|rate| rate.per).chain(shares().map(|share| share.per)).max().unwrap_or(0);
+        let shortest = shares().map(|share| share.per).min().unwrap_or(longest);
         let most = rates().map(|rate| rate.amount).max().unwrap_or(0);
         self.longest = longest;
+        self.coarse = (longest / GRAINS).min(shortest / SHORT_GRAINS).max(longest / MOST_GRAINS).max(1);
         self.most_values = usize::try_from(most).unwrap_or(usize::MAX).max(UNBOUNDED_VALUES);
     }
 }
@@ -341,5 +346,9 @@ pub(super) fn nanos(duration: Duration) -> u64 {
 pub(super) const NEVER: u64 = u64::MAX;
 /// Different values that are kept of a key without rates.
 const UNBOUNDED_VALUES: usize = 1000;
-/// Entries in the longest window of a key without rates, at most.
+/// Entries in the longest window of a key without rates, at most,
 const GRAINS: u64 = 1024;
+/// unless there are fewer than so many in the shortest one of a share: what is dated late counts in it for too long.
+const SHORT_GRAINS: u64 = 16;
+/// More there never are.
+const MOST_GRAINS: u64 = SHORT_GRAINS * MOST_APART;

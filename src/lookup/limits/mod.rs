@@ -290,8 +290,7 @@ impl Counters {
     /// are too many, and those of counters that no policy has any more. Looks at about `budget` keys, few under each lock, and at each shard once at most; goes on where
     /// the last call ended. Gives how many there were; 0 means that nothing is left to do.
     pub(crate) fn sweep(&self, now: Duration, budget: usize) -> usize {
-        let (rules, now) = (self.rules.load(), inside(now));
-        let abandoned: Vec<_> = rules.abandoned().collect();
+        let now = inside(now);
         let mut done = 0;
         for _ in 0..self.shards.len() {
             if done >= budget {
@@ -299,8 +298,11 @@ impl Counters {
             }
             let next = self.swept.fetch_add(1, Ordering::Relaxed) % self.shards.len();
             if let Some(shard) = self.shards.get(next) {
-                let mut locked = locked(&rules, shard, now);
-                done += abandoned.iter().map(|counter| locked.clear(*counter)).sum::<usize>();
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                // Not before: a place that nobody had may be somebody's by now.
+                let rules = self.rules.load();
+                let mut locked = Locked::at(&rules, shard, now);
+                done += rules.abandoned().map(|counter| locked.clear(counter)).sum::<usize>();
                 done += locked.sweep_all(SWEPT_AT_ONCE.min(budget.saturating_sub(done)));
             }
         }

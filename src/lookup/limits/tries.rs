@@ -194,6 +194,21 @@ mod tests {
         assert_eq!(tries[0].percent(), 20);
     }
 
+    /// A bound for a minute beside one for a month is judged by that minute.
+    #[test]
+    fn a_long_span_does_not_blur_a_short_one() {
+        const MINUTE: u64 = 60_000_000_000;
+        for long in [60, 1440, 2048] {
+            for start in (0..8).map(|quarter| quarter * MINUTE / 4) {
+                let counters = shares(&[(90, 5, MINUTE), (99, 1_000_000, long * MINUTE)]);
+                (0..5).for_each(|second| note(&counters, start + second * MINUTE / 60, true));
+                let later = start + MINUTE + MINUTE / 3;
+                note(&counters, later, true);
+                assert_eq!(look(&counters, later), Ok(()), "{long} minutes, from {start}");
+            }
+        }
+    }
+
     #[test]
     fn tries_go_from_counters_to_counters() {
         let (old, new) = (shares(&[(30, 2, 100)]), shares(&[(30, 2, 100)]));

@@ -432,7 +432,8 @@ impl<'a> Compiler<'a> {
                 whose: Some(written.key.value.as_str().into()),
                 ..row(&default, &written.allowances, measure)
             });
-            let rows = [default.clone()].into_iter().chain(own).collect();
+            let rows: Vec<_> = [default.clone()].into_iter().chain(own).collect();
+            self.report_empty_steps(limit, &rows);
             let (key, rule) = (limit.key.clone(), rule.name.value.clone());
             let (block_for, max_keys) = (limit.block_for, limit.max_keys);
             let (of, charge) = (limit.of.clone(), limit.charge);

@@ -1,8 +1,10 @@
 //! What follows at each step of a limit, and how `check` says it.
 
 use crate::config;
+use crate::config::Diagnostic;
 use crate::config::StepAction;
 use crate::config::Template;
+use crate::config::scaled;
 use crate::facts::Fact;
 use crate::facts::Stage;
 use crate::policy::compile::Compiler;
@@ -10,6 +12,7 @@ use crate::policy::compile::aspect::Aspect;
 use crate::policy::compile::questions::Questions;
 use crate::policy::defaults;
 use crate::policy::defaults::Case;
+use crate::policy::limit::Row;
 use crate::policy::lint;
 use crate::policy::lint::Known;
 use crate::policy::lint::Spoken;
@@ -104,6 +107,20 @@ impl Compiler<'_> {
             outcomes.push(Outcome::Refuse(refuse));
         }
         outcomes
+    }
+
+    /// A part of a bound is rounded down, and may be nothing: then everything is above the step.
+    pub(super) fn report_empty_steps(&mut self, limit: &config::Limit, rows: &[Row]) {
+        for step in &limit.steps {
+            let percent = step.percent.value;
+            let bounds = rows.iter().flat_map(|row| row.rates.iter().map(|rate| rate.amount).chain(row.concurrent));
+            let mut too_small = bounds.filter(|bound| *bound > 0 && scaled(*bound, percent) == 0);
+            if let Some(bound) = too_small.next() {
+                let message = format!("{percent}% of {bound} is 0: everything is above this step");
+                let hint = format!("take at least {}%, or a larger bound", 100_u64.div_ceil(bound));
+                self.diagnostics.push(Diagnostic::error(step.percent.place.clone(), message).hint(hint));
+            }
+        }
     }
 
     /// Before MAIL there is no message that could be put on hold, and nothing to go on with.

@@ -168,6 +168,9 @@ fn usable(path: &Path, must_run: bool) -> io::Result<()> {
     if found.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
+    if !must_run && !found.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     if must_run && found.permissions().mode() & 0o111 == 0 {
         return Err(io::Error::other("it is not executable; chmod +x"));
     }

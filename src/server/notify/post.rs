@@ -57,8 +57,8 @@ impl Post {
     /// Sends it once.
     pub(super) async fn send(&self, event: &Event, timeout: Duration) -> Result<(), Failure> {
         let client = self.client.as_ref().map_err(|problem| Failure::lasting(problem.clone()))?;
-        let request = self.request(event).await?;
         let answered = tokio::time::timeout(timeout, async {
+            let request = self.request(event).await?;
             let response = client.request(request).await.map_err(|error| Failure::passing(self.chain(&error)))?;
             self.judge(response).await
         });

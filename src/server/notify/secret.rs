@@ -31,11 +31,15 @@ fn locate_in(path: &Path, directory: Option<&OsStr>) -> io::Result<PathBuf> {
     Ok(Path::new(directory).join(name))
 }
 
-/// Read each time, so that it can be changed.
+/// Read each time, so that it can be changed. Of what is no file, a pipe say, the end may never come.
 pub(super) fn read(path: &Path) -> Result<HeaderValue, String> {
     let shown = path.display();
-    let text = locate(path).and_then(fs::read_to_string);
-    let text = text.map_err(|error| format!("cannot read authorization_file {shown}: {error}"))?;
+    let unreadable = |error| format!("cannot read authorization_file {shown}: {error}");
+    let file = locate(path).map_err(unreadable)?;
+    if !fs::metadata(&file).map_err(unreadable)?.is_file() {
+        return Err(format!("authorization_file {shown} is no regular file"));
+    }
+    let text = fs::read_to_string(file).map_err(unreadable)?;
     let mut value = HeaderValue::from_str(text.trim())
         .map_err(|_| format!("authorization_file {shown} is not one line of a header such as \"Bearer ...\""))?;
     value.set_sensitive(true);
