@@ -294,7 +294,7 @@ fn a_socket_has_its_mode_and_group_and_never_more() {
     }
     // What the mode was before it was set: nobody else's.
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
-    assert!(status.contains("\nUmask:\t0177\n"), "{status}");
+    assert!(status.contains("\nUmask:\t0077\n"), "{status}");
 }
 
 fn command(program: &str, arguments: &[&str]) -> String {

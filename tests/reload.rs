@@ -216,7 +216,7 @@ fn only_a_socket_gets_the_mode_of_sockets() {
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
     fs::remove_file(&socket).unwrap();
     std::os::unix::fs::symlink(&secret, &socket).unwrap();
-    daemon.rewrite(&with(REFUSE_B));
+    daemon.rewrite(&with(REFUSE_B).replace("max_sessions", "socket_mode = \"0666\"\nmax_sessions"));
     let refused = reload(&daemon, &[]);
     assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
     let said = String::from_utf8_lossy(&refused.stderr);
