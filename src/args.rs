@@ -63,12 +63,16 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FORMAT", default_value = "text")]
         format: Format,
     },
-    /// Explain a reply code, or every reply in a text, a bounce or a mail log
+    /// Explain a reply code, every reply in a text, a bounce or a mail log, or a decision
     ///
     /// TEXT is anything with a code in it: 550, 5.7.1, "550 5.7.1 Go away", a line of Postfix's or Sendmail's log, the Status
     /// or Diagnostic-Code of a bounce; or the name of a file with such text; or - for standard input, which is also read when
     /// there is no TEXT. Numbers that are no codes are left alone. Of a log of more than ten lines, or a text with more than
     /// ten different replies, a summary is shown. Exits with 1 if no code was found.
+    ///
+    /// The id of a decision, as it stands in a reply ({id}) or in the log (5pjg000.1), is explained by the running daemon, which
+    /// keeps the last ones (`http.decisions`): who it was about, each rule that held and why, and what was said. Without the
+    /// point and what follows, all of the SMTP session is. The daemon is asked over its control socket, as by `limits`.
     ///
     /// With `--format json`, standard output is one object: `lines` (how many were read), `replies` (how many were found),
     /// `explanations` (of each different reply, in order; null with a summary) and `summary` (or null).
@@ -81,6 +85,11 @@ pub(crate) enum Command {
     ///
     /// A line of the summary has `count`, `share` (0 to 1), `code`, `enhanced_code`, `said_by`, `meaning`, `first` and `rules` (how
     /// often each rule's text was met). Past 1000 different replies a last line has the `count` of all others.
+    ///
+    /// Of an id there is `decisions` instead, a list of objects with `id`, `time`, `stage`, `outcome` (as in the log), `reply`, `rule`,
+    /// `client`, `client_name`, `helo`, `port`, `listener`, `tls`, `authenticated`, `login`, `sender`, `recipients` (at most 8),
+    /// `recipients_accepted`, `size`, `queue_id`, `configuration` (its hash) and `matches`: of each rule that held `rule`, `action`, `mode`,
+    /// `matched` (the list and its entry, or the limit), `recipient`, `would_reply`, `asked` (facts) and `counts`.
     Explain {
         /// What to explain [default: standard input]
         #[arg(value_name = "TEXT")]
@@ -88,6 +97,9 @@ pub(crate) enum Command {
         /// Whose rules to look for in texts [default: /etc/postward/postward.toml, or the built-in one if there is none]
         #[arg(long, short, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// The daemon's control socket, to explain a decision [default: `control` of the configuration]
+        #[arg(long, value_name = "PATH")]
+        control: Option<PathBuf>,
         /// Read this file (- for standard input), whatever its name
         #[arg(long, value_name = "FILE", conflicts_with = "text")]
         file: Option<PathBuf>,

@@ -17,8 +17,8 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Check { config, file, format, strict } => command::check(config.or(file), format, strict),
         Command::Codes { pattern, format } => command::codes(&pattern.join(" "), format),
-        Command::Explain { text, config, file, format, summary } => {
-            command::explain(&command::Inquiry { text, config, file, format, summary })
+        Command::Explain { text, config, control, file, format, summary } => {
+            command::explain(command::Inquiry { text, config, control, file, format, summary })
         }
         Command::Limits { command, control, config, format, rule } => {
             command::limits(&command::Operation { command, rule, format }, control, config)

@@ -27,6 +27,7 @@ use super::BAD_CONFIGURATION;
 use super::DEFAULT_PATH;
 use super::FAILED;
 use super::configuration_path;
+use super::decision;
 use super::object_to;
 use super::print;
 use super::print_json;
@@ -61,6 +62,8 @@ pub(crate) struct Inquiry {
     pub(crate) text: Vec<String>,
     /// The configuration whose rules are looked for.
     pub(crate) config: Option<PathBuf>,
+    /// The daemon's control socket.
+    pub(crate) control: Option<PathBuf>,
     /// The file to read.
     pub(crate) file: Option<PathBuf>,
     /// How to show the answer.
@@ -69,13 +72,17 @@ pub(crate) struct Inquiry {
     pub(crate) summary: bool,
 }
 
-pub(crate) fn explain(inquiry: &Inquiry) -> ExitCode {
+pub(crate) fn explain(inquiry: Inquiry) -> ExitCode {
+    let text = inquiry.text.join(" ");
+    let typed = if inquiry.summary { Vec::new() } else { explain::typed(&text) };
+    if let Some(id) = decision::id(&text).filter(|_| typed.is_empty() && !inquiry.summary) {
+        return decision::explain(id, inquiry.control, inquiry.config, inquiry.format);
+    }
+    let inquiry = &inquiry;
     let origins = match origins(inquiry.config.clone()) {
         Ok(origins) => origins,
         Err(code) => return code,
     };
-    let text = inquiry.text.join(" ");
-    let typed = if inquiry.summary { Vec::new() } else { explain::typed(&text) };
     if !typed.is_empty() {
         return show(inquiry, &Answer::of_typed(&typed, &origins));
     }

@@ -3,6 +3,7 @@
 mod check;
 mod codes;
 mod control;
+mod decision;
 mod explain;
 mod limits;
 mod notify;

@@ -8,6 +8,7 @@ mod contradiction;
 mod diagnostic;
 mod document;
 mod endpoint;
+mod http;
 mod key_part;
 mod limit;
 mod list;
@@ -33,6 +34,8 @@ pub use diagnostic::Severity;
 pub use diagnostic::Source;
 pub use endpoint::Endpoint;
 pub use endpoint::EndpointError;
+pub use http::Http;
+pub use http::PersonalData;
 pub use key_part::KeyPart;
 pub use limit::Allowance;
 pub use limit::Allowances;
@@ -57,7 +60,6 @@ pub use rule::HeaderField;
 pub use rule::Mode;
 pub use rule::ReplyTemplate;
 pub use rule::Rule;
-pub use settings::Http;
 pub use settings::Listen;
 pub use settings::OnError;
 pub use settings::PolicySettings;
@@ -114,6 +116,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// How many of the last decisions to keep: none where nobody could look at them.
+    #[must_use]
+    pub const fn decisions(&self) -> usize {
+        let can_be_seen = self.http.listen.is_some() || self.server.control.is_some();
+        if can_be_seen { self.http.decisions } else { 0 }
+    }
+
     /// Reads the main file and those of `conf.d`, in that order.
     ///
     /// What is wrong goes into the diagnostics; the configuration is fit for use only if they have no errors.
@@ -145,7 +154,7 @@ impl Config {
             self.server = settings::server(node, diagnostics);
         }
         if let Some(node) = seen.section(&mut fields, "http", diagnostics) {
-            self.http = settings::http(node, diagnostics);
+            self.http = http::http(node, diagnostics);
         }
         if let Some(node) = seen.section(&mut fields, "log", diagnostics) {
             self.log = log::log(node, diagnostics);

@@ -1,4 +1,4 @@
-//! `[server]`, `[http]`, `[policy]` and `[state]`; the keys of these and of `[log]`.
+//! `[server]`, `[policy]` and `[state]`; the keys of these, of `[http]` and of `[log]`.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -91,13 +91,6 @@ pub enum OnError {
     Defer,
 }
 
-/// `[http]`: metrics and probes.
-#[derive(Clone, Debug, Default)]
-pub struct Http {
-    /// `HOST:PORT`; `None`: no HTTP at all.
-    pub listen: Option<At<String>>,
-}
-
 /// `[policy]`: what holds for all rules.
 #[derive(Clone, Copy, Debug)]
 pub struct PolicySettings {
@@ -129,11 +122,12 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 20] = [
+pub(super) const KEYS: [(&str, &str); 26] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
     ("deadline", "[server]"),
+    ("decisions", "[http]"),
     ("drain", "[server]"),
     ("format", "[log]"),
     ("group", "[server]"),
@@ -146,9 +140,14 @@ pub(super) const KEYS: [(&str, &str); 20] = [
     ("on_error", "[server]"),
     ("on_overload", "[server]"),
     ("path", "[state]"),
+    ("personal_data", "[http]"),
     ("socket", "[log]"),
     ("socket_group", "[server]"),
     ("socket_mode", "[server]"),
+    ("status_page", "[http]"),
+    ("token_file", "[http]"),
+    ("trusted_header", "[http]"),
+    ("trusted_proxies", "[http]"),
     ("user", "[server]"),
 ];
 
@@ -310,22 +309,6 @@ fn socket_mode(mode: &At<String>, diagnostics: &mut Diagnostics) -> Option<u32> 
         Some(_) => {}
     }
     bits
-}
-
-pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
-    let Some(mut fields) = Fields::of(node, "a table [http]", diagnostics) else {
-        return Http::default();
-    };
-    let listen =
-        fields.take("listen").and_then(|node| node.string("HOST:PORT such as \"127.0.0.1:9891\"", diagnostics));
-    let is_host_and_port =
-        |text: &str| text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-    if let Some(listen) = listen.as_ref().filter(|listen| !is_host_and_port(&listen.value)) {
-        let message = format!("expected HOST:PORT such as \"127.0.0.1:9891\", found \"{}\"", listen.value);
-        diagnostics.push(Diagnostic::error(listen.place.clone(), message));
-    }
-    fields.finish(diagnostics);
-    Http { listen }
 }
 
 pub(super) fn policy(node: Node, diagnostics: &mut Diagnostics) -> PolicySettings {

@@ -1,6 +1,7 @@
 //! What a decision is called in replies and logs.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// A session and the message in it that the decision is about: `2k9fq0.3`. All decisions about one message share it, so
 /// that one search finds its whole story, be the id from a reply, a header field or a log line. Short enough to be read out over the telephone; digits and
@@ -15,7 +16,6 @@ pub struct DecisionId {
 
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let mut started = false;
         for shift in (0..=60).rev().step_by(5) {
             let digit = usize::try_from(self.session >> shift & 31).unwrap_or_default();
@@ -31,9 +31,71 @@ impl fmt::Display for DecisionId {
     }
 }
 
+/// As it is shown, in either case, and with the letters that are left out for the digits that they look like.
+impl FromStr for DecisionId {
+    type Err = NoDecisionId;
+
+    fn from_str(text: &str) -> Result<Self, NoDecisionId> {
+        let (session, number) = match text.split_once('.') {
+            Some((session, number)) => (session, Some(number)),
+            None => (text, None),
+        };
+        let is_number = |number: &str| number.bytes().all(|byte| byte.is_ascii_digit()) && !number.starts_with('0');
+        let number = match number {
+            None => 0,
+            Some(number) if is_number(number) => number.parse().map_err(|_| NoDecisionId)?,
+            Some(_) => return Err(NoDecisionId),
+        };
+        if session.is_empty() || session.len() > LONGEST {
+            return Err(NoDecisionId);
+        }
+        let value = session.bytes().try_fold(0_u64, |value, byte| {
+            let letter = match byte.to_ascii_lowercase() {
+                b'i' | b'l' => b'1',
+                b'o' => b'0',
+                letter => letter,
+            };
+            let digit = DIGITS.iter().position(|known| *known == letter)? as u64;
+            value.checked_mul(32)?.checked_add(digit)
+        });
+        value.map(|session| Self { session, number }).ok_or(NoDecisionId)
+    }
+}
+
+/// A text is no decision's id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NoDecisionId;
+
+impl fmt::Display for NoDecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a decision's id looks like 5pjg000.1")
+    }
+}
+
+impl std::error::Error for NoDecisionId {}
+
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// The digits of the largest number.
+const LONGEST: usize = 13;
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shown_is_read() {
+        for (session, number) in [(0, 0), (33, 2), (u64::MAX, u32::MAX)] {
+            let id = DecisionId { session, number };
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        assert_eq!("5PJGOOO.1".parse(), "5pjg000.1".parse::<DecisionId>());
+        for text in
+            ["", ".1", "5pjg.", "5pjg.0", "5pjg.01", "5pjg.+1", "5.7.1", "5pju", "zzzzzzzzzzzzz", "1.4294967296"]
+        {
+            assert_eq!(text.parse::<DecisionId>(), Err(NoDecisionId), "{text}");
+        }
+    }
 
     #[test]
     fn an_id_is_short_and_has_no_letters_that_look_alike() {

@@ -11,6 +11,7 @@ mod stage;
 pub use address::Address;
 pub use address::Name;
 pub use decision_id::DecisionId;
+pub use decision_id::NoDecisionId;
 pub use query::Amount;
 pub use query::Answer;
 pub use query::Bound;

@@ -21,6 +21,7 @@ use tokio::time::timeout_at;
 
 use super::context::Context;
 use super::context::InForce;
+use super::context::time_of_day;
 use super::journal;
 use super::memory::Share;
 use super::socket::Socket;
@@ -267,7 +268,7 @@ impl<L: Lookup> Connection<'_, L> {
             Action::Close => return false,
             Action::Continue => Response::Continue.encode(&mut self.output),
             Action::Decided(decision) => {
-                self.decided(&decision);
+                self.decided(*decision);
                 return !self.session.is_over();
             }
             Action::Negotiated(negotiation) => {
@@ -281,14 +282,15 @@ impl<L: Lookup> Connection<'_, L> {
         true
     }
 
-    fn decided(&mut self, decision: &Decision) {
+    fn decided(&mut self, decision: Decision) {
         self.lookup.settle(decision.settlement);
-        self.context.metrics.record(&self.in_force.series, decision, self.woken.elapsed());
-        journal::decided(&self.session, decision);
+        self.context.metrics.record(&self.in_force.series, &decision, self.woken.elapsed());
+        journal::decided(&self.session, &decision);
         if decision.matches.iter().any(|matched| matched.excess.is_some()) {
-            self.context.notifier().decided(&self.session, decision, self.context);
+            self.context.notifier().decided(&self.session, &decision, self.context);
         }
         decision.encode(&mut self.output);
+        self.context.ring.keep(&self.session, decision, &self.in_force.book, time_of_day);
         self.session.forget();
     }
 

@@ -15,6 +15,8 @@ use super::health::Pulses;
 use super::limited::Warnings;
 use super::memory::Kept;
 use super::notify::Notifier;
+use super::ring::Book;
+use super::ring::Ring;
 use crate::config::Config;
 use crate::config::Mode;
 use crate::config::OnError;
@@ -31,6 +33,8 @@ pub(super) struct Context {
     in_force: ArcSwap<InForce>,
     /// The configuration of the start, of which some holds until the end.
     pub(super) started: Config,
+    /// The last decisions.
+    pub(super) ring: Ring,
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
     pub(super) lost_lines: Arc<AtomicU64>,
@@ -54,6 +58,8 @@ pub(super) struct InForce {
     pub(super) policy: Arc<Policy>,
     pub(super) lookups: Arc<Shared>,
     pub(super) series: Series,
+    /// What decisions under it are told with.
+    pub(super) book: Arc<Book>,
 }
 
 impl Context {
@@ -69,6 +75,7 @@ impl Context {
             pulses: Pulses::default(),
             in_force: ArcSwap::from_pointee(in_force),
             started: config.clone(),
+            ring: Ring::new(config.decisions()),
             warnings: Warnings::new(),
             lost_lines,
             notifier: ArcSwap::from_pointee(Notifier::new(&config.notify)),
@@ -98,6 +105,7 @@ impl Context {
     /// Puts another configuration in force: for connections that begin from now on.
     pub(super) fn put_in_force(&self, config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, notifier: Notifier) {
         self.notifier.store(Arc::new(notifier));
+        self.ring.resize(config.decisions());
         self.in_force.store(Arc::new(InForce::new(config, policy, lookups, &self.metrics)));
         self.metrics.reloaded(true, time_of_day());
     }
@@ -116,7 +124,8 @@ impl Context {
 impl InForce {
     fn new(config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, metrics: &Metrics) -> Self {
         let series = metrics.adopt(&policy, &config.hash);
-        Self { config, policy, lookups, series }
+        let book = Arc::new(Book::new(&policy, &config.hash));
+        Self { config, policy, lookups, series, book }
     }
 
     /// What becomes of connections for which there is no room. In monitor mode nobody is sent away.
@@ -129,7 +138,7 @@ impl InForce {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
-fn time_of_day() -> SystemTime {
+pub(super) fn time_of_day() -> SystemTime {
     SystemTime::now()
 }
 

@@ -18,6 +18,7 @@ mod load;
 mod memory;
 mod notify;
 mod reload;
+mod ring;
 mod socket;
 mod upkeep;
 

@@ -220,6 +220,12 @@ impl Session {
         }
     }
 
+    /// The recipients that were accepted, of the message that the last decision was about.
+    pub fn recipients(&self) -> impl Iterator<Item = &Recipient> {
+        let transaction = self.transaction.as_ref().or(self.finished.as_ref());
+        transaction.into_iter().flat_map(|transaction| transaction.standing.accepted())
+    }
+
     /// Ends a message that the next command silently replaces: Sendmail begins the next one with a bare MAIL, and some
     /// implementations without an ABORT. Called before [`Session::handle`], so that what was held for it is given back
     /// before the next one is judged.

@@ -14,6 +14,7 @@ use crate::lookup::ends_after;
 use crate::metrics::LimitChange;
 use crate::policy::Counter;
 use crate::server::reload::Outcome;
+use crate::server::ring::Entry;
 
 /// Why there is no answer.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -63,6 +64,11 @@ pub(super) fn limit(counter: &Counter, view: &View) -> String {
 /// A key that was changed, as it is now.
 pub(super) fn changed(counter: &Counter, change: LimitChange, view: &View) -> String {
     format!("{}\n", json!({"change": change.name(), "limit": known(counter, view), "version": VERSION}))
+}
+
+/// A decision, with all that is kept of it.
+pub(super) fn decision(entry: &Entry) -> String {
+    format!("{}\n", json!({"decision": entry.to_json(), "version": VERSION}))
 }
 
 /// What became of a reload.

@@ -4,6 +4,7 @@
 //!
 //! | `command` | takes | does |
 //! | --- | --- | --- |
+//! | `explain` | `id` | tells what was decided about a message (`5pjg000.1`) or in a session (`5pjg000`) |
 //! | `list` | `limited` (true: only keys that are limited or blocked) | tells every key |
 //! | `top` | `most` (1 to 1000; else 10) | tells of each limit the keys that use most |
 //! | `show` | `key` | tells one key |
@@ -17,7 +18,8 @@
 //!
 //! The answer is some lines `{"limit":{…},"version":1}`, for a change with `change` beside `limit`, and a last one:
 //! `{"done":N,"version":1}`, after N others, or `{"error":{"kind":"…","message":"…"},"version":1}`. Kinds are `busy`, `key` (no
-//! limit has such keys), `request`, `rule` and `unknown` (nothing is known of the key). Then the next request may follow.
+//! limit has such keys), `request`, `rule` and `unknown` (nothing is known of the key or the decision). Then the next request may follow.
+//! To `explain`, the lines are `{"decision":{…},"version":1}`, in the order in which they were made.
 //! To `reload`, the answer is one line `{"reload":{…},"version":1}` and the last one: `in_force` (whether it is), `problem` (why
 //! not), `diagnostics` as `postward check --format json` has them, `text` (the same for people), `notes`, `hash` and `rules`.
 //! A line that is no request at all ends the connection. Past version 1 what is told here means something else.

@@ -11,6 +11,7 @@ use super::answer;
 use super::answer::Refusal;
 use super::request::Command;
 use super::request::Request;
+use crate::facts::DecisionId;
 use crate::facts::Key;
 use crate::lookup::Cursor;
 use crate::metrics::LimitChange;
@@ -18,6 +19,7 @@ use crate::policy::Counter;
 use crate::policy::Policy;
 use crate::server::context::Context;
 use crate::server::context::InForce;
+use crate::server::ring::Stock;
 
 /// Does what does not need many answers one after the other; gives the whole answer.
 pub(super) fn perform(request: &Request, context: &Context, uid: u32) -> String {
@@ -25,6 +27,7 @@ pub(super) fn perform(request: &Request, context: &Context, uid: u32) -> String 
     let operator = Operator { context, in_force: &in_force, uid, rule: request.rule.as_deref() };
     let answer = match &request.command {
         Command::Block { key, span } => operator.block(key, *span),
+        Command::Explain { id } => explain(*id, context),
         Command::List { .. } | Command::Reload => Ok(Vec::new()),
         Command::Reset { key } => operator.reset(key),
         Command::Show { key } => operator.show(key),
@@ -35,6 +38,23 @@ pub(super) fn perform(request: &Request, context: &Context, uid: u32) -> String 
         Ok(lines) => lines.concat() + &answer::done(lines.len()),
         Err(refusal) => refusal.line(),
     }
+}
+
+/// What was decided about a message, or in a session.
+fn explain(id: DecisionId, context: &Context) -> Result<Vec<String>, Refusal> {
+    let found = context.ring.find(id);
+    if !found.is_empty() {
+        return Ok(found.iter().map(|entry| answer::decision(entry)).collect());
+    }
+    let Stock { decisions, most, since, .. } = context.ring.stock();
+    Err(Refusal::unknown(match since {
+        _ if most == 0 => "no decisions are kept (http.decisions = 0); the log has them".to_owned(),
+        None => format!("nothing is known of {id}: since the daemon started nothing was decided; the log may have it"),
+        Some(since) => format!(
+            "nothing is known of {id}: the last {decisions} decisions are kept, since {}; the log may have it",
+            humantime::format_rfc3339_seconds(since)
+        ),
+    }))
 }
 
 /// A walk over all keys of some counters.

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::VERSION;
 use super::answer::Refusal;
+use crate::facts::DecisionId;
 
 /// What a client asks.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +21,7 @@ pub(super) struct Request {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Command {
     Block { key: String, span: Option<Duration> },
+    Explain { id: DecisionId },
     List { limited: bool },
     Reload,
     Reset { key: String },
@@ -51,6 +53,10 @@ impl Request {
             "block" => {
                 let seconds = fields.number("seconds", LONGEST_BLOCK)?;
                 Command::Block { key: fields.required("key")?, span: seconds.map(Duration::from_secs) }
+            }
+            "explain" => {
+                let id = fields.required("id")?;
+                Command::Explain { id: id.parse().map_err(|error| format!("{error}, not like {id:?}"))? }
             }
             "list" => Command::List { limited: fields.flag("limited")? },
             "reload" => Command::Reload,
