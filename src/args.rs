@@ -88,8 +88,8 @@ pub(crate) enum Command {
     ///
     /// Of an id there is `decisions` instead, a list of objects with `id`, `time`, `stage`, `outcome` (as in the log), `reply`, `rule`,
     /// `client`, `client_name`, `helo`, `port`, `listener`, `tls`, `authenticated`, `login`, `sender`, `recipients` (at most 8),
-    /// `recipients_accepted`, `size`, `queue_id`, `configuration` (its hash) and `matches`: of each rule that held `rule`, `action`, `mode`,
-    /// `matched` (the list and its entry, or the limit), `recipient`, `would_reply`, `asked` (facts) and `counts`.
+    /// `recipients_accepted`, `size`, `queue_id`, `configuration` (its hash) and `matches`: of each rule that held `rule`, `action`, `mode`, `step`
+    /// (of its limit, in percent, or null), `matched` (the list and its entry, or the limit), `recipient`, `would_reply`, `asked` (facts) and `counts`.
     Explain {
         /// What to explain [default: standard input]
         #[arg(value_name = "TEXT")]

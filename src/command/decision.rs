@@ -103,7 +103,8 @@ fn decision(decision: &Value) -> String {
     let recipients = decision.get("recipients").and_then(Value::as_array);
     let recipients: Vec<&str> = recipients.into_iter().flatten().filter_map(Value::as_str).collect();
     let accepted = usize::try_from(count("recipients_accepted").unwrap_or_default()).unwrap_or(usize::MAX);
-    let more = accepted.saturating_sub(recipients.len());
+    let is_one = text("stage") == "rcpt";
+    let more = if is_one { 0 } else { accepted.saturating_sub(recipients.len()) };
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     lines.add("recipients", &format!("{}{more}", recipients.join(", ")));
     lines.add("size", &count("size").map(|size| Size(size).to_string()).unwrap_or_default());

@@ -14,6 +14,7 @@ use super::document::Fields;
 use super::document::Node;
 use super::document::Value;
 use super::list::network;
+use super::notify::CREDENTIAL;
 
 /// `[http]`.
 #[derive(Clone, Debug)]
@@ -71,10 +72,10 @@ impl PersonalData {
 const MOST_DECISIONS: i64 = 1_000_000;
 
 impl Http {
-    /// Whether whoever reaches the port has to show who he is.
+    /// Whether anybody can ask for the status page.
     #[must_use]
-    pub const fn has_login(&self) -> bool {
-        self.token_file.is_some() || self.trusted_header.is_some()
+    pub const fn has_page(&self) -> bool {
+        self.listen.is_some() && self.status_page
     }
 }
 
@@ -93,27 +94,30 @@ pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
     if let Some(choice) = fields.take("personal_data").and_then(|node| node.choice(&PersonalData::ALL, diagnostics)) {
         http.personal_data = choice.value;
     }
+    let (has_header, has_token) = (fields.has("trusted_header"), fields.has("token_file"));
     http.token_file = fields.take("token_file").and_then(|node| token_file(node, diagnostics));
     http.trusted_header = fields.take("trusted_header").and_then(|node| trusted_header(node, diagnostics));
     if let Some((place, node)) = fields.take_with_key("trusted_proxies") {
         http.trusted_proxies = trusted_proxies(node, diagnostics);
-        if http.trusted_header.is_none() {
+        if !has_header {
             let message = "`trusted_proxies` is only used with `trusted_header`";
             diagnostics.push(Diagnostic::warning(place, message));
         }
     }
     fields.finish(diagnostics);
-    http.look_at_the_whole(diagnostics);
+    if !has_header && !has_token {
+        http.warn_if_open(diagnostics);
+    }
     http
 }
 
 impl Http {
-    /// What nobody may have meant.
-    fn look_at_the_whole(&self, diagnostics: &mut Diagnostics) {
-        let Some(listen) = &self.listen else {
-            return;
-        };
-        if self.status_page && !self.has_login() && !is_loopback(&listen.value) {
+    /// A page that everybody could see is not served.
+    fn warn_if_open(&self, diagnostics: &mut Diagnostics) {
+        if let Some(listen) = &self.listen
+            && self.status_page
+            && !is_loopback(&listen.value)
+        {
             let message = "the status page is not served here: whoever reaches this address would see it";
             let hint = "token_file = \"/etc/postward/status.token\" or trusted_header = \"X-Remote-User\" opens it; \
                         status_page = false says that it is not wanted";
@@ -136,19 +140,20 @@ fn listen(node: Node, diagnostics: &mut Diagnostics) -> Option<At<String>> {
 
 /// Zero keeps none.
 fn decisions(node: &Node, diagnostics: &mut Diagnostics) -> Option<usize> {
-    match node.value {
-        Value::Integer(count @ 0..=MOST_DECISIONS) => usize::try_from(count).ok(),
-        _ => {
-            diagnostics.push(node.expected_unquoted::<u32>("a number from 0 to 1000000"));
-            None
-        }
+    if let Value::Integer(count @ 0..=MOST_DECISIONS) = node.value {
+        return usize::try_from(count).ok();
     }
+    diagnostics.push(node.expected_unquoted::<u32>("a number from 0 to 1000000"));
+    None
 }
 
 fn token_file(node: Node, diagnostics: &mut Diagnostics) -> Option<At<PathBuf>> {
     let At { value, place } = node.string("a path such as \"/etc/postward/status.token\"", diagnostics)?;
-    if !value.starts_with('/') {
-        let message = format!("expected a path that starts with /, found \"{value}\"");
+    let credential = value.strip_prefix(CREDENTIAL);
+    let is_name = |name: &str| !name.is_empty() && !name.contains(['/', '\0']) && ![".", ".."].contains(&name);
+    if !value.starts_with('/') && !credential.is_some_and(is_name) {
+        // It is not quoted: it may be the token itself, and this may be told to the log.
+        let message = "expected a path that starts with /, or credential:NAME for systemd's LoadCredential=";
         diagnostics.push(Diagnostic::error(place, message).hint("the token stands in the file, never here"));
         return None;
     }

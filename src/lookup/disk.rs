@@ -61,6 +61,12 @@ impl DiskSpace {
         answer.ok().and_then(|answer| *answer).unwrap_or(Answer::Failed)
     }
 
+    /// The last answer, however old it is. Asks nothing.
+    pub(super) fn last(&self, number: usize) -> Option<Answer> {
+        let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.get(number)?.as_ref().and_then(|asked| *asked.answer.borrow())
+    }
+
     /// The answer that is there or on its way; asks if there is none.
     fn answer(&self, number: usize, path: &Path, now: Duration) -> Option<watch::Receiver<Option<Answer>>> {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);

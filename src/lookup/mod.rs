@@ -144,6 +144,12 @@ impl Shared {
         Arc::new(Self { policy, counters, seats, hashes, disk, clock })
     }
 
+    /// What the last answer about the free space of a path was; `None` if there is none yet.
+    #[must_use]
+    pub fn last_disk_space(&self, number: usize) -> Option<Answer> {
+        self.disk.last(number)
+    }
+
     /// How many keys the limits remember.
     #[must_use]
     pub fn limit_keys(&self) -> usize {

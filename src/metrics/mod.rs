@@ -3,8 +3,14 @@
 //! Labels come from the configuration, never from the mail, and every series exists from the start at zero. No globals: the
 //! registry is ours. What is counted for one policy stands in `series`.
 
+mod history;
 mod series;
 
+pub use history::Counted;
+pub use history::History;
+pub use history::Hits;
+pub use history::Picture;
+pub use history::Told;
 pub use series::Series;
 
 use std::sync::Arc;
@@ -133,6 +139,23 @@ impl LimitChange {
             Self::Unblock => "unblock",
         }
     }
+}
+
+/// What can be well or not, for the status page.
+#[derive(Clone, Copy, Debug)]
+pub struct Health {
+    /// Whether the configuration that was read last is in force.
+    pub reloaded: bool,
+    /// When the configuration in force was read.
+    pub in_force_since: Option<SystemTime>,
+    /// When the counters were as they are saved.
+    pub state_saved: Option<SystemTime>,
+    /// How often they could not be.
+    pub saves_failed: u64,
+    /// Sessions that met a bug.
+    pub internal_errors: u64,
+    /// Connections on which the MTA made no sense.
+    pub protocol_errors: u64,
 }
 
 /// The file that counters are saved in.
@@ -359,6 +382,20 @@ impl Metrics {
     pub fn in_force_since(&self, at: SystemTime) {
         self.reloads.is_ok.set(1);
         self.reloads.since.set(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+    }
+
+    /// What can be well or not.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        let moment = |seconds: f64| (seconds > 0.0).then(|| UNIX_EPOCH + Duration::from_secs_f64(seconds));
+        Health {
+            reloaded: self.reloads.is_ok.get() == 1,
+            in_force_since: moment(self.reloads.since.get()),
+            state_saved: moment(self.state.last.get()),
+            saves_failed: self.state.failed.get(),
+            internal_errors: self.internal_errors.get(),
+            protocol_errors: self.protocol_errors.get(),
+        }
     }
 
     /// Everything in Prometheus' text format.

@@ -88,6 +88,12 @@ impl fmt::Display for Outline {
 }
 
 impl Outline {
+    /// What it says, in one line.
+    #[must_use]
+    pub fn reply_text(&self) -> Option<String> {
+        self.reply.as_ref().map(|(status, text)| format!("{status} {}", text.replace('\n', " / ")))
+    }
+
     /// For programs: what `check --format json` has in its plan.
     #[must_use]
     pub fn to_json(&self) -> Value {

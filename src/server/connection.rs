@@ -290,7 +290,13 @@ impl<L: Lookup> Connection<'_, L> {
             self.context.notifier().decided(&self.session, &decision, self.context);
         }
         decision.encode(&mut self.output);
-        self.context.ring.keep(&self.session, decision, &self.in_force.book, time_of_day);
+        if decision.is_told() {
+            let at = time_of_day();
+            if self.in_force.config.http.has_page() {
+                self.context.history.record(&self.in_force.hits, &decision, at);
+            }
+            self.context.ring.keep(&self.session, decision, &self.in_force.book, at);
+        }
         self.session.forget();
     }
 

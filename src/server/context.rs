@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::GRACE;
 use super::health::Pulses;
+use super::http::Gate;
 use super::limited::Warnings;
 use super::memory::Kept;
 use super::notify::Notifier;
@@ -21,6 +23,8 @@ use crate::config::Config;
 use crate::config::Mode;
 use crate::config::OnError;
 use crate::lookup::Shared;
+use crate::metrics::History;
+use crate::metrics::Hits;
 use crate::metrics::Metrics;
 use crate::metrics::Series;
 use crate::policy::Policy;
@@ -35,6 +39,13 @@ pub(super) struct Context {
     pub(super) started: Config,
     /// The last decisions.
     pub(super) ring: Ring,
+    /// The counts over time.
+    pub(super) history: History,
+    /// Who may see the status page.
+    pub(super) gate: ArcSwap<Gate>,
+    /// Of pages that are made at once.
+    pub(super) pages: Semaphore,
+    pub(super) running_since: SystemTime,
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
     pub(super) lost_lines: Arc<AtomicU64>,
@@ -60,6 +71,8 @@ pub(super) struct InForce {
     pub(super) series: Series,
     /// What decisions under it are told with.
     pub(super) book: Arc<Book>,
+    /// How often each of its rules held, by number.
+    pub(super) hits: Vec<Arc<Hits>>,
 }
 
 impl Context {
@@ -68,7 +81,8 @@ impl Context {
         let metrics = Metrics::new()?;
         let policy = Arc::new(policy);
         let lookups = Shared::new(Arc::clone(&policy));
-        let in_force = InForce::new(config.clone(), policy, lookups, &metrics);
+        let history = History::default();
+        let in_force = InForce::new(config.clone(), policy, lookups, &metrics, &history);
         metrics.in_force_since(time_of_day());
         Ok(Self {
             metrics,
@@ -76,6 +90,10 @@ impl Context {
             in_force: ArcSwap::from_pointee(in_force),
             started: config.clone(),
             ring: Ring::new(config.decisions()),
+            history,
+            gate: ArcSwap::from_pointee(Gate::closed()),
+            pages: Semaphore::new(2),
+            running_since: time_of_day(),
             warnings: Warnings::new(),
             lost_lines,
             notifier: ArcSwap::from_pointee(Notifier::new(&config.notify)),
@@ -103,10 +121,18 @@ impl Context {
     }
 
     /// Puts another configuration in force: for connections that begin from now on.
-    pub(super) fn put_in_force(&self, config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, notifier: Notifier) {
+    pub(super) fn put_in_force(
+        &self,
+        config: Config,
+        policy: Arc<Policy>,
+        lookups: Arc<Shared>,
+        gate: Gate,
+        notifier: Notifier,
+    ) {
         self.notifier.store(Arc::new(notifier));
+        self.gate.store(Arc::new(gate));
         self.ring.resize(config.decisions());
-        self.in_force.store(Arc::new(InForce::new(config, policy, lookups, &self.metrics)));
+        self.in_force.store(Arc::new(InForce::new(config, policy, lookups, &self.metrics, &self.history)));
         self.metrics.reloaded(true, time_of_day());
     }
 
@@ -122,10 +148,11 @@ impl Context {
 }
 
 impl InForce {
-    fn new(config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, metrics: &Metrics) -> Self {
+    fn new(config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, metrics: &Metrics, history: &History) -> Self {
         let series = metrics.adopt(&policy, &config.hash);
         let book = Arc::new(Book::new(&policy, &config.hash));
-        Self { config, policy, lookups, series, book }
+        let hits = history.adopt(&policy);
+        Self { config, policy, lookups, series, book, hits }
     }
 
     /// What becomes of connections for which there is no room. In monitor mode nobody is sent away.

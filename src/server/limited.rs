@@ -81,6 +81,8 @@ pub(super) struct Warnings {
     pub(super) accept: Limited,
     /// A bug was met.
     pub(super) bug: Limited,
+    /// A wrong token for the status page.
+    pub(super) denied: Limited,
     /// An MTA does not grant what the policy needs.
     pub(super) missing: Limited,
     /// An MTA's side makes no sense.
@@ -100,6 +102,7 @@ impl Warnings {
         Self {
             accept: Limited::new("cannot accept a connection", 1),
             bug: Limited::new("a bug was met; sessions are answered by on_error", 10),
+            denied: Limited::new("somebody was not let in to the status page: a wrong token", 10),
             missing: Limited::new("the MTA does not grant what the policy needs", 1),
             // Each may have another peer and another cause.
             protocol: Limited::new("closing: the MTA's side makes no sense", 30),
@@ -120,9 +123,9 @@ impl Warnings {
         self.all().into_iter().for_each(Limited::finish);
     }
 
-    const fn all(&self) -> [&Limited; 8] {
-        let Self { accept, bug, missing, protocol, shed, silent, unsent, untold } = self;
-        [accept, bug, missing, protocol, shed, silent, unsent, untold]
+    const fn all(&self) -> [&Limited; 9] {
+        let Self { accept, bug, denied, missing, protocol, shed, silent, unsent, untold } = self;
+        [accept, bug, denied, missing, protocol, shed, silent, unsent, untold]
     }
 }
 

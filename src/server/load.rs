@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use nix::unistd::User;
 
+use super::http;
 use super::identity;
 use super::listener;
 use super::notify;
@@ -106,6 +107,7 @@ fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
         let message = format!("server.user: there is no user `{}` on this system", user.value);
         diagnostics.push(Diagnostic::warning(user.place.clone(), message));
     }
+    http::unusable_token(&config.http).into_iter().for_each(|problem| diagnostics.push(problem));
     let mut warn = |question: &At<Question>, _| {
         let Question::DiskFree { path, .. } = &question.value else {
             return;

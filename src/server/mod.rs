@@ -155,6 +155,12 @@ impl Server {
             return Err(BindError::DiskFree { path, error });
         }
         let context = Arc::new(Context::new(config, policy, lost_lines).map_err(BindError::Metrics)?);
+        // As the user that is to read it at every reload.
+        let gate = http::Gate::new(&config.http);
+        if let Some(problem) = gate.problem() {
+            tracing::warn!("{problem}");
+        }
+        context.gate.store(Arc::new(gate));
         let keeper = match Keeper::open(&config.state, progress)? {
             Some(keeper) => Some(keeper.restored(&context).await?),
             None => None,

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::context::Context;
 use super::context::InForce;
+use super::http::Gate;
 use super::listener;
 use super::listener::BindError;
 use super::listener::Listener;
@@ -61,6 +62,7 @@ pub(super) struct Prepared {
     policy: Arc<Policy>,
     lookups: Arc<Shared>,
     notifier: Notifier,
+    gate: Gate,
     /// Listeners that are new, with what they are in the configuration.
     pub(super) opened: Vec<(Endpoint, Listener)>,
     outcome: Box<Outcome>,
@@ -113,6 +115,8 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     let before = context.in_force();
     let (config, policy, mut outcome) = off_thread(&context, move || compile(&read)).await??;
     outcome.notes = waiting_for_a_restart(&context.started, &config, &open);
+    let gate = Gate::new(&config.http);
+    outcome.notes.extend(gate.problem().map(str::to_owned));
     let opened = match listeners(&before.config, &config, open.listeners.as_deref()).await {
         Ok(opened) => opened,
         Err(error) => {
@@ -133,7 +137,7 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     outcome.notes.extend(dropped.into_iter().map(|note| format!("counters of {note}")));
     outcome.hash.clone_from(&config.hash);
     outcome.rules = policy.rules().len();
-    Ok(Prepared { config, policy, lookups, notifier, opened, outcome })
+    Ok(Prepared { config, policy, lookups, gate, notifier, opened, outcome })
 }
 
 fn compile(read: &Reader) -> Result<(Config, Policy, Box<Outcome>), Box<Outcome>> {
@@ -192,7 +196,7 @@ async fn off_thread<T: Send + 'static>(
 impl Prepared {
     /// In force from now on; the listeners are for the caller to serve and to close.
     pub(super) fn put_in_force(self, context: &Context) -> Box<Outcome> {
-        context.put_in_force(self.config, self.policy, self.lookups, self.notifier);
+        context.put_in_force(self.config, self.policy, self.lookups, self.gate, self.notifier);
         self.outcome
     }
 }

@@ -187,6 +187,16 @@ impl Decision {
         }
     }
 
+    /// Whether there is anything to count or to keep: most only say that there is nothing against the client so far.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.verdict != Verdict::Continue
+            || !self.matches.is_empty()
+            || self.watched.is_some()
+            || self.held_back
+            || self.message.is_some()
+    }
+
     /// Appends what the MTA is told: at the end of the message the changes first.
     pub fn encode(&self, out: &mut BytesMut) {
         if !self.owed {

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a broken fixture fails the test")]
 #![allow(clippy::disallowed_methods, reason = "deadlines need the clock")]
 
+mod browser;
 mod daemon;
 mod metrics;
 mod milter;
@@ -18,6 +19,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
+pub(crate) use browser::Browser;
 pub(crate) use daemon::Daemon;
 pub(crate) use daemon::is_root;
 pub(crate) use daemon::postward;

@@ -11,7 +11,7 @@ mod command;
 mod episodes;
 mod event;
 mod post;
-mod secret;
+pub(super) mod secret;
 mod worker;
 
 use std::fs;

@@ -16,7 +16,7 @@ use crate::config::CREDENTIAL;
 const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// The file that is meant: a path, or the name of a credential.
-pub(super) fn locate(path: &Path) -> io::Result<PathBuf> {
+pub(in crate::server) fn locate(path: &Path) -> io::Result<PathBuf> {
     locate_in(path, env::var_os(DIRECTORY).as_deref())
 }
 

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::config::Mode;
 use crate::facts::DecisionId;
 use crate::facts::Stage;
 use crate::policy::Match;
@@ -31,7 +30,6 @@ const MOST_MATCHES: usize = 32;
 #[derive(Debug)]
 pub(in crate::server) struct Book {
     pub(in crate::server) hash: String,
-    pub(in crate::server) mode: Mode,
     rules: Vec<Rule>,
     outlines: Vec<Outline>,
 }
@@ -79,12 +77,7 @@ pub(in crate::server) enum Outcome {
 
 impl Book {
     pub(in crate::server) fn new(policy: &Policy, hash: &str) -> Self {
-        Self {
-            hash: hash.to_owned(),
-            mode: policy.mode(),
-            rules: policy.rules().to_vec(),
-            outlines: policy.outlines().to_vec(),
-        }
+        Self { hash: hash.to_owned(), rules: policy.rules().to_vec(), outlines: policy.outlines().to_vec() }
     }
 
     /// The name of a rule.
@@ -102,12 +95,7 @@ impl Book {
 
 impl Entry {
     /// `None` if nothing held and nothing ended: most decisions.
-    pub(super) fn of(
-        session: &Session,
-        mut decision: Decision,
-        book: &Arc<Book>,
-        at: impl FnOnce() -> SystemTime,
-    ) -> Option<Self> {
+    pub(super) fn of(session: &Session, mut decision: Decision, book: &Arc<Book>, at: SystemTime) -> Option<Self> {
         let outcome = Outcome::of(&decision)?;
         let Subject { connection, message, recipient, recipients } = session.subject();
         let reply = match decision.verdict {
@@ -115,6 +103,8 @@ impl Entry {
             Verdict::Accept | Verdict::Continue | Verdict::Discard | Verdict::Quarantine(_) => decision.watched,
         };
         decision.matches.truncate(MOST_MATCHES);
+        // Of how a limit was passed the detail tells what there is to tell.
+        decision.matches.iter_mut().for_each(|matched| matched.excess = None);
         let all = session.recipients().map(|recipient| recipient.address.as_written());
         let judged = (decision.stage == Stage::Rcpt).then(|| recipient.map(|r| r.address.as_written())).flatten();
         let values = [
@@ -130,7 +120,7 @@ impl Entry {
             None => packed(values, all),
         };
         Some(Self {
-            at: at(),
+            at,
             id: decision.id,
             stage: decision.stage,
             outcome,

@@ -4,10 +4,11 @@
 //! two allocations and a moment under one lock; what it comes to as a text is for who asks.
 
 mod entry;
-mod story;
+pub(super) mod story;
 
 pub(super) use entry::Book;
 pub(super) use entry::Entry;
+pub(super) use entry::Outcome;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,13 +75,7 @@ impl Ring {
     }
 
     /// Keeps a decision, if there is something to tell of it.
-    pub(super) fn keep(
-        &self,
-        session: &Session,
-        decision: Decision,
-        book: &Arc<Book>,
-        at: impl FnOnce() -> SystemTime,
-    ) {
+    pub(super) fn keep(&self, session: &Session, decision: Decision, book: &Arc<Book>, at: SystemTime) {
         let most = self.most.load(Ordering::Relaxed);
         if most == 0 {
             return;

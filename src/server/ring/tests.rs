@@ -61,7 +61,7 @@ impl Played {
             };
             if let Action::Decided(decision) = action {
                 let at = SystemTime::UNIX_EPOCH + Duration::from_secs(self.sessions);
-                self.ring.keep(&session, *decision, &self.book, || at);
+                self.ring.keep(&session, *decision, &self.book, at);
             }
         }
         self.sessions

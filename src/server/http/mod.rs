@@ -1,6 +1,14 @@
-//! `/metrics`, `/healthz`, `/readyz`.
+//! `/metrics`, `/healthz`, `/readyz`, and the status page for who may see it.
+
+mod access;
+mod page;
+mod privacy;
+
+pub(super) use access::Gate;
+pub(super) use access::unusable_token;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +23,9 @@ use hyper::body::Bytes;
 use hyper::body::Incoming;
 use hyper::header::ALLOW;
 use hyper::header::CONTENT_TYPE;
+use hyper::header::HeaderMap;
 use hyper::header::HeaderValue;
+use hyper::header::WWW_AUTHENTICATE;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
@@ -28,6 +38,9 @@ use super::context::Context;
 use super::context::InForce;
 use super::listener::BindError;
 use super::report_counted;
+use access::Denied;
+use page::Page;
+use page::Shown;
 
 /// More connections at once than any number of scrapers needs; further ones are closed.
 const MAX_CONNECTIONS: usize = 64;
@@ -70,7 +83,10 @@ impl Http {
             }
             match accepted {
                 Ok(_) if connections.len() >= MAX_CONNECTIONS => tracing::debug!("too many HTTP connections"),
-                Ok((stream, _)) => _ = connections.spawn(converse(stream, Arc::clone(&context))),
+                Ok((stream, peer)) => {
+                    let visit = Visit { peer: peer.ip(), listener: self.address };
+                    connections.spawn(converse(stream, visit, Arc::clone(&context)));
+                }
                 Err(error) => {
                     if context.warnings.accept.admits() {
                         tracing::warn!(%error, "cannot accept an HTTP connection; trying again");
@@ -82,10 +98,17 @@ impl Http {
     }
 }
 
-async fn converse(stream: TcpStream, context: Arc<Context>) {
+/// Who asks, and where.
+#[derive(Clone, Copy, Debug)]
+struct Visit {
+    peer: IpAddr,
+    listener: SocketAddr,
+}
+
+async fn converse(stream: TcpStream, visit: Visit, context: Arc<Context>) {
     let answer = service_fn(|request| {
-        let response = respond(&request, &context);
-        async { Ok::<_, Infallible>(response) }
+        let context = Arc::clone(&context);
+        async move { Ok::<_, Infallible>(respond(&request, visit, &context).await) }
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(REQUEST_TIME);
@@ -96,7 +119,7 @@ async fn converse(stream: TcpStream, context: Arc<Context>) {
     }
 }
 
-fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Bytes>> {
+async fn respond(request: &Request<Incoming>, visit: Visit, context: &Arc<Context>) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -115,8 +138,83 @@ fn respond(request: &Request<Incoming>, context: &Context) -> Response<Full<Byte
             response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "stopping\n".to_owned())
         }
         "/readyz" => response(StatusCode::OK, TEXT, "ready\n".to_owned()),
-        _ => response(StatusCode::NOT_FOUND, TEXT, "there are /metrics, /healthz and /readyz\n".to_owned()),
+        path => match Page::at(path) {
+            Some(page) => show(page, request, visit, context).await,
+            None => response(StatusCode::NOT_FOUND, TEXT, NOTHING_ELSE.to_owned()),
+        },
     }
+}
+
+const NOTHING_ELSE: &str = "there are /metrics, /healthz, /readyz and the status page at /\n";
+
+/// A page, for who may see it. Made off the threads that serve mail, and not too many at a time.
+async fn show(page: Page, request: &Request<Incoming>, visit: Visit, context: &Arc<Context>) -> Response<Full<Bytes>> {
+    if let Err(denied) = context.gate.load().admits(request.headers(), visit.peer, visit.listener) {
+        return send_away(denied, visit, context);
+    }
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let (permit, work) = (context.pages.acquire().await, Arc::clone(context));
+    let shown = tokio::task::spawn_blocking(move || page.show(&query, &work)).await;
+    drop(permit);
+    match shown {
+        Ok(Shown { status, content_type, body, refresh }) => {
+            let mut shown = response(status, HeaderValue::from_static(content_type), body);
+            harden(shown.headers_mut());
+            if let Some(seconds) = refresh {
+                shown.headers_mut().insert("refresh", HeaderValue::from(seconds));
+            }
+            shown
+        }
+        Err(panic) => {
+            tracing::error!(%panic, "a bug was met on the status page; please report this");
+            response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug was met; the log has more\n".to_owned())
+        }
+    }
+}
+
+/// Nothing but our own styles and pictures is loaded, nothing runs, nobody frames it, nothing is kept or passed on.
+fn harden(headers: &mut HeaderMap) {
+    const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
+                          frame-ancestors 'none'";
+    for (name, value) in [
+        ("content-security-policy", POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+/// Says what it takes to be let in.
+fn send_away(denied: Denied, visit: Visit, context: &Context) -> Response<Full<Bytes>> {
+    let (status, text) = match denied {
+        Denied::NoPage => (StatusCode::NOT_FOUND, NOTHING_ELSE),
+        Denied::Host => {
+            let text =
+                "this page is known as localhost, or by its address; behind a proxy it takes http.trusted_header\n";
+            (StatusCode::MISDIRECTED_REQUEST, text)
+        }
+        Denied::Open => {
+            let text = "the status page is not served where everybody could see it; http.token_file or \
+                        http.trusted_header in the configuration opens it\n";
+            (StatusCode::FORBIDDEN, text)
+        }
+        Denied::Proxy => (StatusCode::FORBIDDEN, "the status page is for who has logged in at the proxy before it\n"),
+        Denied::Token { wrong } => {
+            if wrong && context.warnings.denied.admits() {
+                tracing::warn!(peer = %visit.peer, "somebody was not let in to the status page: a wrong token");
+            }
+            (StatusCode::UNAUTHORIZED, "the status page takes a token: any name, and the token for a password\n")
+        }
+    };
+    let mut answer = response(status, TEXT, text.to_owned());
+    harden(answer.headers_mut());
+    if let Denied::Token { .. } = denied {
+        let challenge = HeaderValue::from_static("Basic realm=\"Postward\", charset=\"UTF-8\"");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    answer
 }
 
 /// What is counted elsewhere.
