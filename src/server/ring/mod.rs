@@ -19,6 +19,8 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
+use smallvec::SmallVec;
+
 use crate::facts::DecisionId;
 use crate::session::Decision;
 use crate::session::Session;
@@ -143,8 +145,8 @@ impl Ring {
 
 impl Kept {
     /// Forgets the oldest until there are no more than so many, in no more than their octets.
-    fn shrink(&mut self, most: usize) -> Vec<Arc<Entry>> {
-        let mut forgotten = Vec::new();
+    fn shrink(&mut self, most: usize) -> SmallVec<[Arc<Entry>; 2]> {
+        let mut forgotten = SmallVec::new();
         while self.entries.len() > most || self.octets > most.saturating_mul(OCTETS_EACH) {
             let Some(entry) = self.entries.pop_front() else {
                 break;
