@@ -92,10 +92,18 @@ pub enum OnError {
 }
 
 /// `[http]`: metrics and probes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Http {
     /// `HOST:PORT`; `None`: no HTTP at all.
     pub listen: Option<At<String>>,
+    /// The most series of metrics that a policy may have where they are served.
+    pub max_series: usize,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: None, max_series: 2000 }
+    }
 }
 
 /// `[policy]`: what holds for all rules.
@@ -129,7 +137,7 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 20] = [
+pub(super) const KEYS: [(&str, &str); 21] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
@@ -141,6 +149,7 @@ pub(super) const KEYS: [(&str, &str); 20] = [
     ("level", "[log]"),
     ("listen", "[server] or [http]"),
     ("max_memory", "[server]"),
+    ("max_series", "[http]"),
     ("max_sessions", "[server]"),
     ("mode", "[policy] or [[rule]]"),
     ("on_error", "[server]"),
@@ -324,8 +333,11 @@ pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
         let message = format!("expected HOST:PORT such as \"127.0.0.1:9891\", found \"{}\"", listen.value);
         diagnostics.push(Diagnostic::error(listen.place.clone(), message));
     }
+    let count = fields.take("max_series").and_then(|node| node.count(diagnostics));
+    let max_series =
+        count.map_or_else(|| Http::default().max_series, |count| usize::try_from(count).unwrap_or(usize::MAX));
     fields.finish(diagnostics);
-    Http { listen }
+    Http { listen, max_series }
 }
 
 pub(super) fn policy(node: Node, diagnostics: &mut Diagnostics) -> PolicySettings {

@@ -129,7 +129,7 @@ impl InForce {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
-fn time_of_day() -> SystemTime {
+pub(super) fn time_of_day() -> SystemTime {
     SystemTime::now()
 }
 
