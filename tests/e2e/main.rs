@@ -22,3 +22,4 @@ mod sink;
 mod site;
 mod stages;
 mod submission;
+mod truth;
