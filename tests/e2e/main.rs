@@ -18,6 +18,7 @@ mod log;
 mod privileges;
 mod protocol;
 mod replies;
+mod seeing;
 mod sink;
 mod site;
 mod stages;
