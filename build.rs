@@ -8,6 +8,7 @@ use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use toml::Table;
 use toml::Value;
@@ -142,6 +143,7 @@ const TABLES: [(&str, &str, &str, Fields); 7] = [
 ];
 
 fn main() {
+    println!("cargo::rustc-env=POSTWARD_RUSTC={}", rustc());
     println!("cargo::rerun-if-changed={CATALOGUE}");
     println!("cargo::rerun-if-changed=build.rs");
     let text = fs::read_to_string(CATALOGUE).unwrap_or_else(|error| panic!("{CATALOGUE}: {error}"));
@@ -158,6 +160,16 @@ fn main() {
     let directory = env::var_os("OUT_DIR").unwrap_or_else(|| panic!("cargo sets OUT_DIR"));
     let path = Path::new(&directory).join("catalogue.rs");
     fs::write(&path, code).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// The compiler's version, as `postward_build_info` has it.
+fn rustc() -> String {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| panic!("cargo sets RUSTC"));
+    let output = Command::new(rustc).arg("--version").output();
+    let output = output.unwrap_or_else(|error| panic!("cannot ask the compiler for its version: {error}"));
+    // rustc 1.88.0 (6b00bc388 2025-06-23)
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split(' ').nth(1).unwrap_or("unknown").trim().to_owned()
 }
 
 /// One table as a Rust value.

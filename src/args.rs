@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// notice with the better code and why. A rule for which that is meant says so with `allow`.
     ///
     /// With `--format json`, standard output is one object, whatever the exit code: `configuration` (the file's name),
-    /// `valid`, `diagnostics` and `plan`. Each diagnostic has `severity` ("error", "notice" or "warning"), `notice` (its name,
+    /// `valid`, `diagnostics`, `plan` and `series` (how many its metrics are, or null if it cannot be used). Each diagnostic has `severity` ("error", "notice" or "warning"), `notice` (its name,
     /// or null), `file`, `line` and `column` (from 1, or null for a file that cannot be read), `message` and `hint` (or null). Each entry of the plan is one
     /// judgement of one rule, in order; a rule has several where it is judged more than once. It has `rule`, `action`
     /// ("accept", "add_header", "discard", "quarantine", "refuse", "steps"), `mode`, `facts` (what it asks), `counts` (its limit, or

@@ -238,6 +238,36 @@ fn check_shows_how_rules_are_judged() {
     assert_eq!(fs::read_to_string(&expected).unwrap_or_default(), shown);
 }
 
+/// Every series costs Prometheus memory, so nobody makes thousands of them by accident.
+#[test]
+fn a_policy_with_too_many_series_is_refused_unless_that_is_meant() {
+    let directory = TempDir::new("c");
+    let check = |http: &str| {
+        let rule = |number| {
+            format!("[[rule]]\nname = \"r{number}\"\nlimit = {{ key = \"login\", messages = \"{number}/hour\" }}\n")
+        };
+        let rules: String = (1..=100).map(rule).collect();
+        let path = directory.write("postward.toml", &format!("[http]\n{http}\n{rules}"));
+        let output = postward(&["check", "--config", path.to_str().unwrap()]);
+        let number = |text: &str, before: &str, after: &str| {
+            let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{text}"));
+            rest.split_once(after).unwrap().0.parse::<usize>().unwrap()
+        };
+        match output.status.code() {
+            Some(0) => Ok(number(text(&output.stdout), "Its metrics are ", " series; max_series in [http] allows ")),
+            _ => {
+                let complaint = text(&output.stderr).to_owned();
+                assert!(complaint.contains("postward.toml:2:10") && complaint.contains("100 rules"), "{complaint}");
+                Err(number(&complaint, "the metrics of this policy are ", " series, more than max_series"))
+            }
+        }
+    };
+    let series = check("listen = \"127.0.0.1:9891\"").unwrap_err();
+    assert!((2000..3000).contains(&series), "{series}");
+    assert_eq!(check(&format!("listen = \"127.0.0.1:9891\"\nmax_series = {series}")), Ok(series));
+    assert_eq!(check(&format!("listen = \"127.0.0.1:9891\"\nmax_series = {}", series - 1)), Err(series));
+}
+
 /// What `--help` promises of `--format json`.
 #[test]
 fn check_writes_json_for_programs() {
@@ -251,6 +281,7 @@ fn check_writes_json_for_programs() {
     };
     let (fine, code) = check("good/plan.toml");
     assert_eq!((&fine["valid"], &fine["diagnostics"], code), (&json!(true), &json!([]), Some(0)));
+    assert!(fine["series"].as_u64().is_some_and(|series| series > 200), "{fine}");
     let late = fine["plan"].as_array().unwrap().iter().find(|entry| entry["rule"] == "late").unwrap();
     let mut late = late.clone();
     assert!(late["notes"].as_array_mut().unwrap().iter().all(Value::is_string));
@@ -269,6 +300,7 @@ fn check_writes_json_for_programs() {
 
     let (bad, code) = check("bad/drop-ins/postward.toml");
     assert_eq!((&bad["valid"], &bad["plan"], code), (&json!(false), &json!([]), Some(2)));
+    assert_eq!(bad["series"], Value::Null);
     let file = directory("bad/drop-ins/conf.d/20-more.toml");
     let expected = json!({
         "severity": "error", "notice": null, "file": file.to_str().unwrap(), "line": 9, "column": 15,

@@ -593,7 +593,19 @@ mode = "monitor"
         let labels = [("stage", stage), ("code", code), ("enhanced_code", enhanced), ("mode", mode)];
         zero("postward_replies_total", &labels);
     }
+    for check in ["within", "over", "blocked", "failed"] {
+        zero("postward_limit_checks_total", &[("rule", "second"), ("measure", "messages"), ("result", check)]);
+    }
+    for (cause, outcome) in [("bug", "accepted"), ("lookup", "deferred"), ("not-granted", "deferred")] {
+        zero("postward_on_error_total", &[("cause", cause), ("outcome", outcome)]);
+    }
+    zero("postward_limit_fullness_ratio_count", &[("rule", "second"), ("measure", "messages")]);
+    let listen = daemon.milter();
+    for name in ["postward_message_size_bytes_count", "postward_message_recipients_count"] {
+        zero(name, &[("listen", listen)]);
+    }
     for name in [
+        "postward_deadline_exceeded_total",
         "postward_connections_total",
         "postward_connections_active",
         "postward_connections_shed_total",
@@ -618,4 +630,41 @@ mode = "monitor"
     assert_eq!(metrics.get("postward_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
     assert_eq!(metrics.get("postward_policy_info", &[("rules", "3"), ("mode", "enforce")]), 1.0);
     assert!(metrics.has("process_start_time_seconds", &[]));
+}
+
+/// The exemplar of a counter is the decision that the log tells of.
+#[test]
+fn who_asks_for_openmetrics_has_it_with_the_id_of_the_last_decision() {
+    let rule = "[[rule]]\nname = \"closed\"\nwhen.client = \"192.0.2.1\"\nreply = \"550 5.7.1 No\"\n";
+    let daemon = Daemon::start(&format!("{CONFIG}{rule}"));
+    let ask = |accept: &str| {
+        let request = format!("GET /metrics HTTP/1.0\r\nHost: localhost\r\nAccept: {accept}\r\n\r\n");
+        let answer = daemon.http_raw(&request);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let kind = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap().to_owned();
+        (kind, body.to_owned())
+    };
+    let mut milter = Milter::connect(daemon.milter());
+    milter.negotiate();
+    assert_eq!(milter.ask(b'C', b"mx\x004\0\x19192.0.2.1\0").0, b'c');
+    assert_eq!(milter.ask(b'M', b"<a@b.example>\0").0, b'y');
+    let line = daemon.wait_for_log("refuse");
+    let (_, id) = line.split_once(" id=").unwrap();
+    let id = id.split(' ').next().unwrap().trim_matches('"');
+
+    let (kind, body) = ask("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1");
+    assert_eq!(kind, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    assert!(body.ends_with("\n# EOF\n"), "{body}");
+    for series in [
+        "postward_replies_total{code=\"550\",enhanced_code=\"5.7.1\",mode=\"enforce\",stage=\"mail\"} 1",
+        "postward_rule_matches_total{action=\"refuse\",mode=\"enforce\",rule=\"closed\"} 1",
+    ] {
+        assert!(body.contains(&format!("{series} # {{decision_id=\"{id}\"}} 1 ")), "{id}\n{body}");
+    }
+    let slowest = body.lines().filter(|line| line.contains("_bucket{stage=\"mail\"") && line.contains(id));
+    assert_eq!(slowest.count(), 1, "one bucket has it\n{body}");
+
+    let (kind, body) = ask("text/plain");
+    assert_eq!(kind, "text/plain; version=0.0.4");
+    assert!(!body.contains("decision_id") && !body.contains("# EOF"), "{body}");
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use postward::config::Config;
 use postward::policy::Outline;
 use postward::policy::Outlines;
 use postward::policy::Policy;
@@ -33,7 +35,10 @@ pub(crate) fn check(config: Option<PathBuf>, format: Format, strict: bool) -> Ex
         Format::Text => {
             let counted = loaded.as_ref().map(|loaded| loaded.diagnostics.counted()).unwrap_or_default();
             match read(loaded, path.as_deref(), "") {
-                Ok((_, policy)) => (plan(&source_name(path.as_deref()), &counted, &policy), true),
+                Ok((config, policy)) => {
+                    let plan = plan(&source_name(path.as_deref()), &counted, &policy);
+                    (format!("{plan}{}", metrics(&config, Arc::new(policy))), true)
+                }
                 Err(code) => return code,
             }
         }
@@ -52,23 +57,39 @@ fn plan(name: &str, counted: &str, policy: &Policy) -> String {
     format!("{name} {fine}. Its rules, from top to bottom:\n{rules}")
 }
 
+/// What Prometheus will have to keep.
+fn metrics(config: &Config, policy: Arc<Policy>) -> String {
+    match config.http.listen {
+        None => String::new(),
+        Some(_) => {
+            let (series, most) = (server::series(config, policy), config.http.max_series);
+            format!("\nIts metrics are {series} series; max_series in [http] allows {most}.\n")
+        }
+    }
+}
+
 /// Everything for programs, as `args.rs` describes it, and whether the configuration is fit for use.
 fn as_json(loaded: Result<Loaded, (PathBuf, io::Error)>, path: Option<&Path>) -> (String, bool) {
-    let (diagnostics, policy) = match loaded {
-        Ok(loaded) => (loaded.diagnostics.to_json(), loaded.policy),
+    let (diagnostics, policy, series) = match loaded {
+        Ok(Loaded { config, policy, diagnostics }) => {
+            let policy = policy.map(Arc::new);
+            let series = policy.as_ref().map(|policy| server::series(&config, Arc::clone(policy)));
+            (diagnostics.to_json(), policy, series)
+        }
         Err((path, error)) => {
             let (file, message) = (path.to_string_lossy(), format!("cannot read it: {error}"));
             let unreadable = json!({
                 "severity": "error", "notice": null, "file": file, "line": null, "column": null, "message": message,
                 "hint": null,
             });
-            (json!([unreadable]), None)
+            (json!([unreadable]), None, None)
         }
     };
-    let plan: Value = policy.iter().flat_map(Policy::outlines).map(Outline::to_json).collect();
+    let plan: Value = policy.iter().flat_map(|policy| policy.outlines()).map(Outline::to_json).collect();
     let valid = policy.is_some();
     let object = json!({
         "configuration": source_name(path), "valid": valid, "diagnostics": diagnostics, "plan": plan,
+        "series": series,
     });
     (format!("{object:#}\n"), valid)
 }

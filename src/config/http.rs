@@ -21,6 +21,8 @@ use super::notify::CREDENTIAL;
 pub struct Http {
     /// `HOST:PORT`; `None`: no HTTP at all.
     pub listen: Option<At<String>>,
+    /// The most series of metrics that a policy may have where they are served.
+    pub max_series: usize,
     /// Whether there is a status page.
     pub status_page: bool,
     /// How many of the last decisions are kept to be looked at.
@@ -39,6 +41,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: None,
+            max_series: 2000,
             status_page: true,
             decisions: 10_000,
             personal_data: PersonalData::Full,
@@ -85,6 +88,9 @@ pub(super) fn http(node: Node, diagnostics: &mut Diagnostics) -> Http {
         return http;
     };
     http.listen = fields.take("listen").and_then(|node| listen(node, diagnostics));
+    if let Some(count) = fields.take("max_series").and_then(|node| node.count(diagnostics)) {
+        http.max_series = usize::try_from(count).unwrap_or(usize::MAX);
+    }
     if let Some(wanted) = fields.take("status_page").and_then(|node| node.boolean(diagnostics)) {
         http.status_page = wanted;
     }

@@ -122,7 +122,7 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 26] = [
+pub(super) const KEYS: [(&str, &str); 27] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
@@ -135,6 +135,7 @@ pub(super) const KEYS: [(&str, &str); 26] = [
     ("level", "[log]"),
     ("listen", "[server] or [http]"),
     ("max_memory", "[server]"),
+    ("max_series", "[http]"),
     ("max_sessions", "[server]"),
     ("mode", "[policy] or [[rule]]"),
     ("on_error", "[server]"),

@@ -15,6 +15,8 @@ mod succession;
 pub use disk::unusable_path;
 pub use ledger::Ledger;
 pub(crate) use limits::Cursor;
+#[cfg(test)]
+pub(crate) use limits::FULLNESS_BOUNDS;
 pub(crate) use limits::Tries;
 pub(crate) use limits::View;
 pub(crate) use operate::ends_after;

@@ -8,6 +8,7 @@ use super::Shared;
 use super::limits::Block;
 use super::limits::Cursor;
 use super::limits::Exceeded;
+use super::limits::Fullness;
 use super::limits::Load;
 use super::limits::Stats;
 use super::limits::View;
@@ -44,6 +45,11 @@ impl Shared {
     /// How many keys of a counter there are, and in which state.
     pub(crate) fn limit_stats(&self, counter: usize) -> Stats {
         self.counters.stats(self.seats.counter(counter))
+    }
+
+    /// How full the keys of a counter were whenever they were judged.
+    pub(crate) fn limit_fullness(&self, counter: usize) -> Fullness {
+        self.counters.fullness(self.seats.counter(counter))
     }
 
     /// Notices a part of what time has done to limits that nobody asks, so that it is not counted any more.

@@ -1,20 +1,29 @@
 //! Counts what was decided; serves it to Prometheus.
 //!
 //! Labels come from the configuration, never from the mail, and every series exists from the start at zero. No globals: the
-//! registry is ours. What is counted for one policy stands in `series`.
+//! registry is ours. What is counted for one policy stands in `series`, what for one listener in `traffic`.
 
+mod copied;
+mod exemplars;
 mod history;
+mod openmetrics;
 mod series;
+mod traffic;
 
 pub use history::Counted;
 pub use history::History;
 pub use history::Hits;
 pub use history::Picture;
 pub use history::Told;
+pub use openmetrics::OPEN_METRICS_FORMAT;
+pub use openmetrics::is_wanted as wants_open_metrics;
+pub use series::FULLNESS;
 pub use series::Series;
+pub use traffic::Traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -32,12 +41,17 @@ use prometheus::TextEncoder;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 
+use crate::config::OnError;
 use crate::facts::Stage;
 use crate::policy::Policy;
+use crate::session::Cause;
 use crate::session::Decision;
-use crate::session::MessageEnd;
+use crate::session::Failure;
 use crate::session::RecipientEnd;
+use exemplars::Exemplar;
+use exemplars::Exemplars;
 use series::Families;
+use traffic::Listeners;
 
 /// From 10 µs to 5 s.
 const STAGE_BUCKETS: [f64; 14] =
@@ -47,14 +61,16 @@ const STAGE_BUCKETS: [f64; 14] =
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    /// By [`MessageEnd`].
-    messages: Vec<(MessageEnd, IntCounter)>,
+    listeners: Listeners,
+    exemplars: Exemplars,
     /// By [`RecipientEnd`].
     recipients: Vec<(RecipientEnd, IntCounter)>,
     /// By [`Stage`].
     stage_duration: Vec<Histogram>,
-    connections: IntCounter,
-    connections_active: IntGauge,
+    /// By [`Stage`].
+    deadline_exceeded: Vec<IntCounter>,
+    /// What `on_error` decided.
+    on_error: Vec<(Failure, IntCounter)>,
     /// By [`Shed`].
     connections_shed: Vec<(Shed, IntCounter)>,
     accept_errors: IntCounter,
@@ -62,8 +78,6 @@ pub struct Metrics {
     protocol_errors: IntCounter,
     internal_errors: IntCounter,
     log_dropped: IntCounter,
-    limit_keys: IntGauge,
-    limit_evictions: IntCounter,
     /// By [`LimitChange`].
     limit_changes: Vec<(LimitChange, IntCounter)>,
     state: State,
@@ -183,17 +197,14 @@ impl Metrics {
     /// A name or label that Prometheus does not allow; none of ours is one.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
-        let families = Families::new(&registry)?;
-        let messages = IntCounterVec::new(
-            Opts::new("postward_messages_total", "Messages (MAIL commands), by what became of them"),
-            &["result"],
-        )?;
+        let exemplars = Exemplars::default();
+        let families = Families::new(&registry, exemplars.clone())?;
         let recipients = IntCounterVec::new(
             Opts::new("postward_recipients_total", "Recipients (RCPT commands), by what became of them"),
             &["result"],
         )?;
         let durations = HistogramVec::new(
-            HistogramOpts::new("postward_stage_duration_seconds", "Time from a command to its decision")
+            HistogramOpts::new(exemplars::DURATIONS, "Time from a command to its decision")
                 .buckets(STAGE_BUCKETS.to_vec()),
             &["stage"],
         )?;
@@ -205,14 +216,22 @@ impl Metrics {
             Opts::new("postward_connections_shed_total", "Connections from MTAs for which there was no room"),
             &["result"],
         )?;
-        for collector in [&messages, &recipients, &changes, &shed] {
+        let late = IntCounterVec::new(
+            Opts::new(
+                "postward_deadline_exceeded_total",
+                "Commands whose look-ups were not all answered within server.deadline",
+            ),
+            &["stage"],
+        )?;
+        for collector in [&recipients, &changes, &late, &shed] {
             registry.register(Box::new(collector.clone()))?;
         }
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
-            connections: counter(&registry, "postward_connections_total", "Connections from MTAs")?,
-            connections_active: gauge(&registry, "postward_connections_active", "Connections from MTAs that are open")?,
+            listeners: Listeners::new(&registry)?,
+            deadline_exceeded: Stage::ALL.map(|stage| late.with_label_values(&[stage.name()])).into(),
+            on_error: on_error(&registry)?,
             connections_shed: Shed::ALL.map(|end| (end, shed.with_label_values(&[end.name()]))).into(),
             accept_errors: counter(
                 &registry,
@@ -239,19 +258,13 @@ impl Metrics {
                 "postward_log_dropped_total",
                 "Lines of the log that were lost, because nobody read them or they could not be written",
             )?,
-            limit_keys: gauge(&registry, "postward_limit_keys", "Keys that limits remember")?,
-            limit_evictions: counter(
-                &registry,
-                "postward_limit_evictions_total",
-                "Keys of limits that were forgotten early, for want of room",
-            )?,
             limit_changes: LimitChange::ALL.map(|change| (change, changes.with_label_values(&[change.name()]))).into(),
             state: State::new(&registry)?,
             reloads: Reloads::new(&registry)?,
-            messages: MessageEnd::ALL.map(|end| (end, messages.with_label_values(&[end.name()]))).into(),
             recipients: RecipientEnd::ALL.map(|end| (end, recipients.with_label_values(&[end.name()]))).into(),
             stage_duration: Stage::ALL.map(|stage| durations.with_label_values(&[stage.name()])).into(),
             families,
+            exemplars,
             registry,
         };
         metrics.describe()?;
@@ -264,14 +277,24 @@ impl Metrics {
         self.families.adopt(policy, hash)
     }
 
-    /// Counts a decision of a policy with these series, and the time that it took.
-    pub fn record(&self, series: &Series, decision: &Decision, took: Duration) {
+    /// All series of a listener, `server.listen` as it really is: at zero, or where they have come to.
+    #[must_use]
+    pub fn listener(&self, listen: &str) -> Traffic {
+        self.listeners.traffic(listen)
+    }
+
+    /// Counts a decision of a policy with these series, when its command came, and the time that it took.
+    pub fn record(&self, series: &Series, decision: &Decision, at: Instant, took: Duration) {
+        let took = took.as_secs_f64();
         if let Some(histogram) = self.stage_duration.get(decision.stage as usize) {
-            histogram.observe(took.as_secs_f64());
+            histogram.observe(took);
+            let bucket = STAGE_BUCKETS.partition_point(|bound| *bound < took);
+            self.exemplars.took(decision.stage, bucket, Exemplar { id: decision.id, value: took, at });
         }
-        series.record(decision);
-        if let Some(end) = decision.message {
-            self.message_ended(end);
+        series.record(decision, at);
+        let failed = |(failure, _): &&(Failure, IntCounter)| decision.failure == Some(*failure);
+        if let Some((_, counter)) = self.on_error.iter().find(failed) {
+            counter.inc();
         }
         let ended = |(end, _): &&(RecipientEnd, IntCounter)| decision.recipient == Some(*end);
         if let Some((_, counter)) = self.recipients.iter().find(ended) {
@@ -279,22 +302,11 @@ impl Metrics {
         }
     }
 
-    /// Counts a message that ended without a decision, or with one.
-    pub fn message_ended(&self, end: MessageEnd) {
-        if let Some((_, counter)) = self.messages.iter().find(|(known, _)| *known == end) {
+    /// The look-ups of a command took too long; this is the stage that it was judged at.
+    pub fn deadline_exceeded(&self, stage: Stage) {
+        if let Some(counter) = self.deadline_exceeded.get(stage as usize) {
             counter.inc();
         }
-    }
-
-    /// An MTA connected.
-    pub fn connection_opened(&self) {
-        self.connections.inc();
-        self.connections_active.inc();
-    }
-
-    /// An MTA's connection ended.
-    pub fn connection_closed(&self) {
-        self.connections_active.dec();
     }
 
     /// An MTA was sent away because too many are connected.
@@ -327,12 +339,6 @@ impl Metrics {
     /// How much all sessions keep of what MTAs have sent.
     pub fn session_memory(&self, octets: usize) {
         self.session_memory.set(i64::try_from(octets).unwrap_or(i64::MAX));
-    }
-
-    /// How many keys the limits remember, and have forgotten early so far.
-    pub fn limits(&self, keys: usize, evictions: u64) {
-        self.limit_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
-        self.limit_evictions.inc_by(evictions.saturating_sub(self.limit_evictions.get()));
     }
 
     /// An operator changed a key of a limit.
@@ -404,16 +410,55 @@ impl Metrics {
     ///
     /// Two series of the same name and labels; there are none.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.gather())
+    }
+
+    /// Everything as OpenMetrics, now, which is this time of day.
+    #[must_use]
+    pub fn encode_open(&self, now: Instant, time: SystemTime) -> String {
+        openmetrics::encode(&self.gather(), &self.exemplars, |at| time.checked_sub(now.saturating_duration_since(at)))
+    }
+
+    /// How many series there are.
+    #[must_use]
+    pub fn series(&self) -> usize {
+        let families = self.gather();
+        // Beside its buckets a histogram has one for what is above them, the count and the sum.
+        let series = |metric: &prometheus::proto::Metric| match metric.get_histogram().get_bucket().len() {
+            0 => 1,
+            buckets => buckets + 3,
+        };
+        families.iter().flat_map(prometheus::proto::MetricFamily::get_metric).map(series).sum()
+    }
+
+    fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.families.forget();
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        self.registry.gather()
     }
 
     /// What is running: constants as labels, as Prometheus' own exporters do it.
     fn describe(&self) -> Result<(), prometheus::Error> {
-        let build = IntGaugeVec::new(Opts::new("postward_build_info", "The version that is running"), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let about = "The version that is running, and the compiler that it was built with";
+        let build = IntGaugeVec::new(Opts::new("postward_build_info", about), &["version", "rustc"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("POSTWARD_RUSTC")]).set(1);
         self.registry.register(Box::new(build))
     }
+}
+
+/// What can fail, and what can become of it.
+fn on_error(registry: &Registry) -> Result<Vec<(Failure, IntCounter)>, prometheus::Error> {
+    let options = Opts::new(
+        "postward_on_error_total",
+        "Decisions that server.on_error made, since a rule could not be judged: by what was wrong and what became of it",
+    );
+    let counters = register(registry, IntCounterVec::new(options, &["cause", "outcome"])?)?;
+    let outcomes = [(OnError::Accept, "accepted"), (OnError::Defer, "deferred")];
+    let failures = Cause::ALL.into_iter().flat_map(|cause| outcomes.map(|(outcome, name)| (cause, outcome, name)));
+    let possible = failures.filter(|(cause, outcome, _)| (*cause, *outcome) != (Cause::NotGranted, OnError::Accept));
+    let counter = |(cause, outcome, name): (Cause, OnError, &str)| {
+        (Failure { cause, outcome }, counters.with_label_values(&[cause.name(), name]))
+    };
+    Ok(possible.map(counter).collect())
 }
 
 impl Reloads {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::Weak;
+use std::time::Instant;
 
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
@@ -17,8 +18,17 @@ use prometheus::Opts;
 use prometheus::Registry;
 
 use super::Notified;
+use super::copied::Copied;
+use super::exemplars::Exemplar;
+use super::exemplars::Exemplars;
+use super::exemplars::Last;
+use super::exemplars::MATCHES;
+use super::exemplars::REPLIES;
 use super::register;
 use crate::config::Mode;
+use crate::facts::Answer;
+use crate::facts::Bound;
+use crate::facts::Exceeded;
 use crate::facts::Stage;
 use crate::policy::Failure;
 use crate::policy::Match;
@@ -28,26 +38,60 @@ use crate::reply::Status;
 use crate::session::Decision;
 use crate::session::Verdict;
 
+/// The bounds of the histogram of how full limits were.
+pub const FULLNESS: [f64; 6] = [0.1, 0.25, 0.5, 0.75, 0.9, 1.0];
+
 /// What is counted for one policy.
-#[derive(Debug)]
 pub struct Series {
     replies: IntCounterVec,
     /// By rule, then by what follows: one thing, or what its steps do.
-    matches: Vec<Vec<(&'static str, IntCounter)>>,
+    matches: Vec<Vec<MatchSeries>>,
     /// By the policy's number of a counter.
-    limited: Vec<IntGauge>,
-    blocked: Vec<IntGauge>,
+    limits: Vec<LimitSeries>,
+    exemplars: Exemplars,
 }
+
+/// How often one thing followed from a rule.
+struct MatchSeries {
+    action: &'static str,
+    counter: IntCounter,
+    last: Last,
+}
+
+/// What is counted for one counter of a limit.
+struct LimitSeries {
+    labels: [String; 2],
+    checks: [IntCounter; CHECKS.len()],
+    keys: IntGauge,
+    limited: IntGauge,
+    blocked: IntGauge,
+    evictions: IntCounter,
+    fullness: Copied,
+}
+
+/// What can become of a check: there was room, there was none, it was blocked, nobody could say.
+const CHECKS: [&str; 4] = ["within", "over", "blocked", "failed"];
 
 /// The series of all policies that have sessions.
 pub(super) struct Families {
     replies: IntCounterVec,
     matches: IntCounterVec,
-    limited: IntGaugeVec,
-    blocked: IntGaugeVec,
+    limits: Limits,
+    lists: IntGaugeVec,
     notifications: IntCounterVec,
     info: IntGaugeVec,
+    exemplars: Exemplars,
     live: Mutex<Live>,
+}
+
+/// The series of all limits.
+struct Limits {
+    checks: IntCounterVec,
+    keys: IntGaugeVec,
+    limited: IntGaugeVec,
+    blocked: IntGaugeVec,
+    evictions: IntCounterVec,
+    fullness: Copied,
 }
 
 #[derive(Default)]
@@ -58,24 +102,78 @@ struct Live {
     notifiers: BTreeSet<String>,
 }
 
+impl Limits {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        const LIMIT: [&str; 2] = ["rule", "measure"];
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        let gauges = |name: &str, help: &str| register(registry, IntGaugeVec::new(Opts::new(name, help), &LIMIT)?);
+        let help = "How full the fullest bound of a key was each time that a limit was asked: 1 is all of it; not of blocked keys";
+        let fullness = Copied::new("postward_limit_fullness_ratio", help, &LIMIT, &FULLNESS)?;
+        Ok(Self {
+            checks: counters(
+                "postward_limit_checks_total",
+                "How often limits were asked: there was room, there was none, the key was blocked, nobody could say",
+                &["rule", "measure", "result"],
+            )?,
+            keys: gauges("postward_limit_keys", "Keys (logins, clients, ...) that limits remember")?,
+            limited: gauges("postward_limit_keys_limited", "Keys of limits that have no room left")?,
+            blocked: gauges("postward_limit_keys_blocked", "Keys of limits that are blocked")?,
+            evictions: counters(
+                "postward_limit_evictions_total",
+                "Keys of limits that were forgotten early, for want of room",
+                &LIMIT,
+            )?,
+            fullness: register(registry, fullness)?,
+        })
+    }
+
+    fn series(&self, labels: &[String; 2]) -> LimitSeries {
+        let [rule, measure] = labels;
+        self.fullness.add(labels);
+        LimitSeries {
+            labels: labels.clone(),
+            checks: CHECKS.map(|result| self.checks.with_label_values(&[rule.as_str(), measure, result])),
+            keys: self.keys.with_label_values(labels),
+            limited: self.limited.with_label_values(labels),
+            blocked: self.blocked.with_label_values(labels),
+            evictions: self.evictions.with_label_values(labels),
+            fullness: self.fullness.clone(),
+        }
+    }
+
+    /// There is nothing to remove only if it is gone.
+    fn forget(&self, labels: &[String; 2]) {
+        let [rule, measure] = labels.each_ref().map(String::as_str);
+        for result in CHECKS {
+            _ = self.checks.remove_label_values(&[rule, measure, result]);
+        }
+        for gauges in [&self.keys, &self.limited, &self.blocked] {
+            _ = gauges.remove_label_values(&[rule, measure]);
+        }
+        _ = self.evictions.remove_label_values(&[rule, measure]);
+        self.fullness.remove(labels);
+    }
+}
+
 impl Families {
-    pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(super) fn new(registry: &Registry, exemplars: Exemplars) -> Result<Self, prometheus::Error> {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
         let gauges = |name: &str, help: &str, labels: &[&str]| {
             register(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
         };
-        let limit = ["rule", "measure"];
         Ok(Self {
             replies: counters(
-                "postward_replies_total",
+                REPLIES,
                 "SMTP replies that refused something, as the client was told",
                 &["stage", "code", "enhanced_code", "mode"],
             )?,
-            matches: counters("postward_rule_matches_total", "How often a rule held", &["rule", "action", "mode"])?,
-            limited: gauges("postward_limit_keys_limited", "Keys of limits that have no room left", &limit)?,
-            blocked: gauges("postward_limit_keys_blocked", "Keys of limits that are blocked", &limit)?,
+            matches: counters(MATCHES, "How often a rule held", &["rule", "action", "mode"])?,
+            limits: Limits::new(registry)?,
+            lists: gauges("postward_list_entries", "Entries of the lists of the policy in force", &["list"])?,
             notifications: counters(
                 "postward_notifications_total",
                 "Notifications of keys over a limit, by what became of them",
@@ -86,6 +184,7 @@ impl Families {
                 "The policy in force: how many rules, whether they are enforced, and the hash of the configuration",
                 &["rules", "mode", "hash"],
             )?,
+            exemplars,
             live: Mutex::default(),
         })
     }
@@ -98,13 +197,16 @@ impl Families {
             self.replies.with_label_values(&reply_labels(stage, status, mode).each_ref().map(String::as_str));
         }
         let (rules, limits) = (rules(policy), limits(policy));
-        let gauges = |family: &IntGaugeVec| limits.iter().map(|labels| family.with_label_values(labels)).collect();
         let series = Series {
             replies: self.replies.clone(),
             matches: policy.rules().iter().enumerate().map(|rule| self.of_rule(policy, rule)).collect(),
-            limited: gauges(&self.limited),
-            blocked: gauges(&self.blocked),
+            limits: limits.iter().map(|labels| self.limits.series(labels)).collect(),
+            exemplars: self.exemplars.clone(),
         };
+        self.lists.reset();
+        for (list, entries) in policy.named_lists() {
+            self.lists.with_label_values(&[list]).set(i64::try_from(entries).unwrap_or(i64::MAX));
+        }
         for notify in policy.notifiers() {
             Notified::ALL.iter().for_each(|result| _ = self.notifications.with_label_values(&[notify, result.name()]));
         }
@@ -136,13 +238,12 @@ impl Families {
         for labels in live.rules.difference(&known) {
             // There is nothing to remove only if it is gone.
             _ = self.matches.remove_label_values(&labels.each_ref().map(String::as_str));
+            self.exemplars.forget(MATCHES, &in_order_of_names(labels));
         }
         live.rules = known;
         let known: BTreeSet<_> = policies.iter().flat_map(|policy| limits(policy)).collect();
         for labels in live.limits.difference(&known) {
-            let labels = labels.each_ref().map(String::as_str);
-            _ = self.limited.remove_label_values(&labels);
-            _ = self.blocked.remove_label_values(&labels);
+            self.limits.forget(labels);
         }
         live.limits = known;
         let known: BTreeSet<_> = policies.iter().flat_map(|policy| policy.notifiers()).cloned().collect();
@@ -154,9 +255,13 @@ impl Families {
         live.notifiers = known;
     }
 
-    fn of_rule(&self, policy: &Policy, rule: (usize, &Rule)) -> Vec<(&'static str, IntCounter)> {
-        let counter = |action| (action, self.matches.with_label_values(&labels(policy, rule, action)));
-        actions(rule.1).iter().copied().map(counter).collect()
+    fn of_rule(&self, policy: &Policy, rule: (usize, &Rule)) -> Vec<MatchSeries> {
+        let series = |action| {
+            let labels = labels(policy, rule, action);
+            let last = self.exemplars.last(MATCHES, in_order_of_names(&labels));
+            MatchSeries { action, counter: self.matches.with_label_values(&labels), last }
+        };
+        actions(rule.1).iter().copied().map(series).collect()
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, Live> {
@@ -166,42 +271,73 @@ impl Families {
 
 impl Series {
     /// Counts what a decision of this policy says.
-    pub(super) fn record(&self, decision: &Decision) {
+    pub(super) fn record(&self, decision: &Decision, at: Instant) {
         for matched in &decision.matches {
-            self.record_match(decision, matched);
+            self.record_match(decision, matched, at);
         }
         if let Verdict::Refuse(reply) = &decision.verdict {
-            self.reply(decision.stage, reply.status(), Mode::Enforce).inc();
+            self.reply(decision, reply.status(), Mode::Enforce, at);
         }
         if let Some(reply) = &decision.watched {
-            self.reply(decision.stage, reply.status(), Mode::Monitor).inc();
+            self.reply(decision, reply.status(), Mode::Monitor, at);
         }
     }
 
-    /// How many keys of a counter have no room, and how many are blocked.
-    pub fn limit_states(&self, counter: usize, limited: usize, blocked: usize) {
-        for (gauges, keys) in [(&self.limited, limited), (&self.blocked, blocked)] {
-            if let Some(gauge) = gauges.get(counter) {
+    /// A limit was asked.
+    pub fn limit_checked(&self, counter: usize, answer: &Answer) {
+        let [within, over, blocked, failed] = [0, 1, 2, 3];
+        let result = match answer {
+            Answer::Within => within,
+            Answer::Exceeded(Exceeded { bound: Bound::Block, .. }) => blocked,
+            Answer::Exceeded(_) => over,
+            Answer::Bytes(_) | Answer::Failed => failed,
+        };
+        if let Some(check) = self.limits.get(counter).and_then(|limit| limit.checks.get(result)) {
+            check.inc();
+        }
+    }
+
+    /// How many keys of a counter there are, have no room, are blocked, and were forgotten early so far.
+    pub fn limit_keys(&self, counter: usize, keys: usize, limited: usize, blocked: usize, evictions: u64) {
+        if let Some(limit) = self.limits.get(counter) {
+            for (gauge, keys) in [(&limit.keys, keys), (&limit.limited, limited), (&limit.blocked, blocked)] {
                 gauge.set(i64::try_from(keys).unwrap_or(i64::MAX));
             }
+            limit.evictions.inc_by(evictions.saturating_sub(limit.evictions.get()));
+        }
+    }
+
+    /// How full a counter was whenever it was asked: how often up to each of [`FULLNESS`], and above; and the sum.
+    pub fn limit_fullness(&self, counter: usize, counts: &[u64], sum: f64) {
+        if let Some(limit) = self.limits.get(counter) {
+            limit.fullness.set(&limit.labels, counts, sum);
         }
     }
 
     /// A rule that is only watched has its reply counted with its match: nothing else tells of it.
-    fn record_match(&self, decision: &Decision, matched: &Match) {
+    fn record_match(&self, decision: &Decision, matched: &Match, at: Instant) {
         let of_rule = self.matches.get(matched.rule).map(Vec::as_slice).unwrap_or_default();
-        let is_meant = |(action, _): &&(&str, IntCounter)| of_rule.len() == 1 || *action == matched.action.step_name();
-        if let Some((_, counter)) = of_rule.iter().find(is_meant) {
+        let is_meant = |series: &&MatchSeries| of_rule.len() == 1 || series.action == matched.action.step_name();
+        if let Some(MatchSeries { counter, last, .. }) = of_rule.iter().find(is_meant) {
             counter.inc();
+            last.is(Exemplar { id: decision.id, value: 1.0, at });
         }
         if let Some(reply) = &matched.watched {
-            self.reply(decision.stage, reply.status(), Mode::Monitor).inc();
+            self.reply(decision, reply.status(), Mode::Monitor, at);
         }
     }
 
-    fn reply(&self, stage: Stage, status: Status, mode: Mode) -> IntCounter {
-        self.replies.with_label_values(&reply_labels(stage, status, mode).each_ref().map(String::as_str))
+    fn reply(&self, decision: &Decision, status: Status, mode: Mode, at: Instant) {
+        let [stage, code, enhanced, mode] = reply_labels(decision.stage, status, mode);
+        self.replies.with_label_values(&[&stage, &code, &enhanced, &mode]).inc();
+        let last = self.exemplars.last(REPLIES, vec![code, enhanced, mode, stage]);
+        last.is(Exemplar { id: decision.id, value: 1.0, at });
     }
+}
+
+/// Of a rule: action, mode, rule.
+fn in_order_of_names([rule, action, mode]: &[String; 3]) -> Vec<String> {
+    vec![action.clone(), mode.clone(), rule.clone()]
 }
 
 /// What we may say without a rule: that we failed, that there are more recipients than we keep, or more sessions.
@@ -301,11 +437,11 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let old = policy(&format!("{RULE}{limit}"));
         let series = metrics.adopt(&old, "old");
-        series.matches[0][0].1.inc();
-        series.matches[1][0].1.inc();
+        series.matches[0][0].counter.inc();
+        series.matches[1][0].counter.inc();
         let new = policy(&RULE.replace("5.2.1", "5.7.1"));
         let series = metrics.adopt(&new, "new");
-        series.matches[0][0].1.inc();
+        series.matches[0][0].counter.inc();
         let both = metrics.encode().unwrap();
         let closed = "postward_rule_matches_total{action=\"refuse\",mode=\"enforce\",rule=\"closed\"} 2";
         assert!(both.contains(closed) && both.contains("rule=\"rate\""), "{both}");

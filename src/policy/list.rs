@@ -53,6 +53,11 @@ impl List {
         list
     }
 
+    /// How many entries it has.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len() + self.senders.len()
+    }
+
     /// Adds networks, all at once; of several that hold an address the longest prefix is found.
     pub(crate) fn add_networks<'a>(&mut self, networks: impl IntoIterator<Item = (IpNet, &'a str)>) {
         let numbered: Vec<(IpNet, usize)> =

@@ -104,6 +104,11 @@ impl Policy {
         &self.rules
     }
 
+    /// The lists that have a name, and how many entries each has.
+    pub fn named_lists(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.lists.iter().filter(|list| !list.name.is_empty()).map(|list| (list.name.as_str(), list.len()))
+    }
+
     /// The counters that limits ask, by number.
     #[must_use]
     pub fn counters(&self) -> &[Counter] {

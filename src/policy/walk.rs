@@ -38,6 +38,8 @@ pub struct Walk {
     pub(super) held_by: Option<HeldBy>,
     /// The rules that held.
     pub(super) matches: Vec<Match>,
+    /// A test could not be judged.
+    failed: bool,
 }
 
 impl Walk {
@@ -57,6 +59,7 @@ impl Walk {
             watched: Vec::new(),
             held_by: None,
             matches: Vec::new(),
+            failed: false,
         }
     }
 
@@ -119,6 +122,17 @@ impl Walk {
             session.remember(hold.clone(), answer);
         }
         self.answers.push((query, answer));
+    }
+
+    /// A test could not be judged.
+    pub const fn fail(&mut self) {
+        self.failed = true;
+    }
+
+    /// Whether there was one.
+    #[must_use]
+    pub const fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Passes over a test that could not be judged.

@@ -21,6 +21,7 @@ use super::socket::Socket;
 use crate::config::OnError;
 use crate::lookup::Ledger;
 use crate::metrics::Shed;
+use crate::metrics::Traffic;
 use crate::session::Session;
 
 /// How many connections are told at once that there is no room; further ones are closed.
@@ -31,7 +32,12 @@ const SHEDDING_TIME: Duration = Duration::from_secs(5);
 
 /// Takes connections of one listener until the server stops or `max_sessions` has no sender any more, then waits for them:
 /// when the server stops, not for ever.
-pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Receiver<usize>, context: Arc<Context>) {
+pub(super) async fn accept(
+    mut listener: Listener,
+    traffic: Traffic,
+    mut max_sessions: watch::Receiver<usize>,
+    context: Arc<Context>,
+) {
     let mut sessions = JoinSet::new();
     let mut stopping = context.stopping.subscribe();
     let here = Arc::new(AtomicUsize::new(0));
@@ -52,12 +58,12 @@ pub(super) async fn accept(mut listener: Listener, mut max_sessions: watch::Rece
         };
         let most = *max_sessions.borrow();
         match accepted {
-            Ok((socket, peer)) => match Active::new(&context, &here, most) {
+            Ok((socket, peer)) => match Active::new(&context, &traffic, &here, most) {
                 Some(active) => _ = sessions.spawn(serve(socket, peer, active)),
                 None => {
                     warn_of_shedding(&context);
                     if let Some(shedding) = Shedding::new(&context) {
-                        sessions.spawn(send_away(socket, peer, shedding));
+                        sessions.spawn(send_away(socket, peer, traffic.clone(), shedding));
                     } else {
                         context.metrics.connection_shed(Shed::Closed);
                     }
@@ -114,17 +120,17 @@ async fn serve(socket: Socket, peer: String, active: Active) {
     let in_force = context.in_force();
     let session = Session::new(Arc::clone(&in_force.policy), context.next_session(), socket.transport());
     let ledger = Ledger::new(Arc::clone(&in_force.lookups));
-    connection::drive(socket, &peer, session, ledger, &in_force, context).await;
+    connection::drive(socket, &peer, session, ledger, &in_force, context, Some(&active.traffic)).await;
 }
 
 /// There is no room: the client is told so, or the session passes unseen.
-async fn send_away(socket: Socket, peer: String, shedding: Shedding) {
+async fn send_away(socket: Socket, peer: String, traffic: Traffic, shedding: Shedding) {
     let context = &shedding.context;
     let in_force = context.in_force();
     let (policy, on_overload) = (Arc::clone(&in_force.policy), in_force.on_overload());
     let session = Session::overloaded(policy, context.next_session(), socket.transport(), on_overload);
     let ledger = Ledger::new(Arc::clone(&in_force.lookups));
-    let talk = connection::drive(socket, &peer, session, ledger, &in_force, context);
+    let talk = connection::drive(socket, &peer, session, ledger, &in_force, context, Some(&traffic));
     let end = match (timeout(SHEDDING_TIME, talk).await, on_overload) {
         (Err(_), _) => Shed::Closed,
         (Ok(()), OnError::Accept) => Shed::Accepted,
@@ -136,13 +142,14 @@ async fn send_away(socket: Socket, peer: String, shedding: Shedding) {
 /// A connection that is served: counted as long as it lives, however it ends.
 struct Active {
     context: Arc<Context>,
+    traffic: Traffic,
     /// How many its listener has.
     here: Arc<AtomicUsize>,
 }
 
 impl Active {
     /// Unless there are too many, of this listener or of all.
-    fn new(context: &Arc<Context>, here: &Arc<AtomicUsize>, most_here: usize) -> Option<Self> {
+    fn new(context: &Arc<Context>, traffic: &Traffic, here: &Arc<AtomicUsize>, most_here: usize) -> Option<Self> {
         if !enter(here, most_here) {
             return None;
         }
@@ -150,14 +157,14 @@ impl Active {
             here.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
-        context.metrics.connection_opened();
-        Some(Self { context: Arc::clone(context), here: Arc::clone(here) })
+        traffic.connection_opened();
+        Some(Self { context: Arc::clone(context), traffic: traffic.clone(), here: Arc::clone(here) })
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.context.metrics.connection_closed();
+        self.traffic.connection_closed();
         self.context.active.fetch_sub(1, Ordering::Relaxed);
         self.here.fetch_sub(1, Ordering::Relaxed);
     }

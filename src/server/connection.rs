@@ -26,10 +26,13 @@ use super::journal;
 use super::memory::Share;
 use super::socket::Socket;
 use crate::facts::Answer;
+use crate::facts::Query;
 use crate::lookup::Lookup;
 use crate::metrics::Shed;
+use crate::metrics::Traffic;
 use crate::session::Action;
 use crate::session::Decision;
+use crate::session::MessageEnd;
 use crate::session::ProtocolError;
 use crate::session::Session;
 use crate::session::Settlement;
@@ -64,6 +67,7 @@ pub(super) async fn drive<L: Lookup>(
     lookup: L,
     in_force: &InForce,
     context: &Context,
+    traffic: Option<&Traffic>,
 ) {
     let id = session.id();
     let mut connection = Connection {
@@ -72,6 +76,7 @@ pub(super) async fn drive<L: Lookup>(
         lookup,
         in_force,
         context,
+        traffic,
         input: BytesMut::with_capacity(SMALL_BUFFER),
         output: BytesMut::new(),
         negotiated: false,
@@ -81,8 +86,8 @@ pub(super) async fn drive<L: Lookup>(
     // What panics outside of a command, where no answer is owed, ends this connection and nothing else.
     let ended = AssertUnwindSafe(connection.run()).catch_unwind().await.unwrap_or(Err(Ended::Bug));
     let abandoned = catch_unwind(AssertUnwindSafe(|| connection.session.abandon()));
-    if let Ok(Some(end)) = abandoned {
-        context.metrics.message_ended(end);
+    if let (Ok(Some(end)), Some(traffic)) = (abandoned, traffic) {
+        traffic.message_ended(end);
     }
     match ended {
         Ok(()) => tracing::debug!(session = %id, peer, "closed"),
@@ -124,6 +129,8 @@ struct Connection<'a, L> {
     /// What was in force when it began.
     in_force: &'a InForce,
     context: &'a Context,
+    /// Where its messages are counted; `None`: it has none.
+    traffic: Option<&'a Traffic>,
     input: BytesMut,
     output: BytesMut,
     negotiated: bool,
@@ -235,12 +242,12 @@ impl<L: Lookup> Connection<'_, L> {
     async fn handle_soundly(&mut self, command: Command<'_>) -> Result<bool, ProtocolError> {
         if let Some(end) = self.session.supersede(&command) {
             self.lookup.settle(Settlement::Release);
-            self.context.metrics.message_ended(end);
+            self.message_ended(end);
         }
         self.lookup.begin();
         let mut action = self.session.handle(command)?;
         // The deadline is for all look-ups of a command together; most are answered at once.
-        let mut deadline = None;
+        let (mut deadline, mut is_late) = (None, false);
         while let Action::Ask(query) = action {
             let answer = {
                 let mut answering = pin!(self.lookup.answer(&query));
@@ -249,11 +256,18 @@ impl<L: Lookup> Connection<'_, L> {
                     Poll::Pending => {
                         let end = || Instant::now() + self.in_force.config.server.deadline;
                         let answer = timeout_at(*deadline.get_or_insert_with(end), answering).await;
+                        is_late |= answer.is_err();
                         answer.unwrap_or(Answer::Failed)
                     }
                 }
             };
+            if let Query::Hold(hold) = &query {
+                self.in_force.series.limit_checked(hold.counter, &answer);
+            }
             action = self.session.answer(query, answer);
+        }
+        if is_late && let Action::Decided(decision) = &action {
+            self.context.metrics.deadline_exceeded(decision.stage);
         }
         Ok(self.finish(action))
     }
@@ -263,7 +277,7 @@ impl<L: Lookup> Connection<'_, L> {
         match action {
             Action::Aborted(end) => {
                 self.lookup.settle(Settlement::Release);
-                self.context.metrics.message_ended(end);
+                self.message_ended(end);
             }
             Action::Close => return false,
             Action::Continue => Response::Continue.encode(&mut self.output),
@@ -282,9 +296,20 @@ impl<L: Lookup> Connection<'_, L> {
         true
     }
 
+    /// Without a decision.
+    fn message_ended(&self, end: MessageEnd) {
+        if let Some(traffic) = self.traffic {
+            traffic.message_ended(end);
+        }
+    }
+
     fn decided(&mut self, decision: Decision) {
         self.lookup.settle(decision.settlement);
-        self.context.metrics.record(&self.in_force.series, &decision, self.woken.elapsed());
+        let (came, took) = (self.woken.into_std(), self.woken.elapsed());
+        self.context.metrics.record(&self.in_force.series, &decision, came, took);
+        if let Some(traffic) = self.traffic {
+            traffic.record(&decision, &self.session.subject());
+        }
         journal::decided(&self.session, &decision);
         if decision.matches.iter().any(|matched| matched.excess.is_some()) {
             self.context.notifier().decided(&self.session, &decision, self.context);
@@ -378,7 +403,6 @@ pub(super) mod tests {
     use super::*;
     use crate::config::Config;
     use crate::config::Source;
-    use crate::facts::Query;
     use crate::lookup::Ledger;
     use crate::policy::Policy;
     use crate::session::Transport;
@@ -417,6 +441,10 @@ pub(super) mod tests {
         Context::new(&config, policy, Arc::default()).unwrap()
     }
 
+    fn traffic(context: &Context) -> Traffic {
+        context.metrics.listener("test")
+    }
+
     const NEGOTIATION: &[u8] = b"\0\0\0\x0dO\0\0\0\x06\0\0\x01\xff\0\x1f\xff\xff";
 
     /// How many seconds a connection lasts on which this is said and no more.
@@ -425,7 +453,16 @@ pub(super) mod tests {
         let session = Session::new(Arc::clone(&context.in_force().policy), 1, Transport::Unix);
         mta.write_all(said).await.unwrap();
         let start = Instant::now();
-        drive(Socket::Unix(ours), "test", session, Broken::Hangs, &context.in_force(), context).await;
+        drive(
+            Socket::Unix(ours),
+            "test",
+            session,
+            Broken::Hangs,
+            &context.in_force(),
+            context,
+            Some(&traffic(context)),
+        )
+        .await;
         start.elapsed().as_secs()
     }
 
@@ -447,9 +484,9 @@ pub(super) mod tests {
             }
             std::future::pending().await
         };
-        let in_force = context.in_force();
+        let (in_force, traffic) = (context.in_force(), traffic(&context));
         tokio::select! {
-            () = drive(Socket::Unix(ours), "test", session, Broken::Hangs, &in_force, &context) => {}
+            () = drive(Socket::Unix(ours), "test", session, Broken::Hangs, &in_force, &context, Some(&traffic)) => {}
             () = drip => {}
         }
         assert_eq!(start.elapsed().as_secs(), 60);
@@ -485,7 +522,8 @@ pub(super) mod tests {
         mta.write_all(mail).await.unwrap();
         mta.write_all(b"\0\0\0\x01Q").await.unwrap();
         mta.shutdown().await.unwrap();
-        drive(Socket::Unix(ours), "test", session, lookup, &context.in_force(), &context).await;
+        drive(Socket::Unix(ours), "test", session, lookup, &context.in_force(), &context, Some(&traffic(&context)))
+            .await;
         let mut heard = Vec::new();
         mta.read_to_end(&mut heard).await.unwrap();
         let negotiation = 4 + u32::from_be_bytes(heard[..4].try_into().unwrap()) as usize;
@@ -498,6 +536,7 @@ pub(super) mod tests {
         let (heard, metrics) = answers("", Broken::Panics).await;
         assert_eq!(heard.matches("y451 4.3.0 Temporary local problem, try again later\0").count(), 2, "{heard:?}");
         assert!(metrics.contains("postward_internal_errors_total 1"), "{metrics}");
+        assert!(metrics.contains("postward_on_error_total{cause=\"bug\",outcome=\"deferred\"} 2"), "{metrics}");
     }
 
     /// Nothing can be said any more, and half an answer would be worse; the connection ends, not the task that serves it.
@@ -521,6 +560,11 @@ pub(super) mod tests {
         let (heard, metrics) = answers("", Broken::Hangs).await;
         assert_eq!(heard.matches("y451 4.3.0").count(), 2, "{heard:?}");
         assert!(metrics.contains("postward_internal_errors_total 0"), "{metrics}");
+        assert!(metrics.contains("postward_deadline_exceeded_total{stage=\"mail\"} 2"), "{metrics}");
+        assert!(metrics.contains("postward_on_error_total{cause=\"lookup\",outcome=\"deferred\"} 2"), "{metrics}");
+        let (heard, metrics) = answers("[server]\non_error = \"accept\"", Broken::Hangs).await;
+        assert_eq!(heard, "\0\0\0\x01c\0\0\0\x01c");
+        assert!(metrics.contains("postward_on_error_total{cause=\"lookup\",outcome=\"accepted\"} 2"), "{metrics}");
     }
 
     /// What the MTA has said is handled, and the connection is open.
@@ -532,6 +576,7 @@ pub(super) mod tests {
             lookup: Ledger::new(Arc::clone(&in_force.lookups)),
             in_force,
             context,
+            traffic: None,
             input: NEGOTIATION.into(),
             output: BytesMut::new(),
             negotiated: false,

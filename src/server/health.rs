@@ -131,7 +131,7 @@ async fn converse(context: &Context) -> Result<(), Stuck> {
         mta.write_all(OFFER_AND_QUIT).await?;
         mta.read_to_end(&mut answer).await
     };
-    let driving = connection::drive(Socket::Unix(ours), "watchdog", session, ledger, &in_force, context);
+    let driving = connection::drive(Socket::Unix(ours), "watchdog", session, ledger, &in_force, context, None);
     let (talked, ()) = tokio::join!(talking, driving);
     match (talked, answer.get(4)) {
         (Ok(_), Some(b'O')) => Ok(()),

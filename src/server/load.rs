@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::unistd::User;
 
@@ -19,6 +20,7 @@ use crate::config::Diagnostic;
 use crate::config::Diagnostics;
 use crate::config::Question;
 use crate::config::Source;
+use crate::metrics::Metrics;
 use crate::policy::Policy;
 
 /// What was read, and what is wrong with it.
@@ -53,8 +55,44 @@ pub fn load(path: Option<&Path>) -> Result<Loaded, (PathBuf, io::Error)> {
         Some(path) => read(path)?,
     };
     let (config, mut diagnostics) = Config::read(sources);
-    let policy = Policy::compile(&config, &mut diagnostics);
+    let policy =
+        Policy::compile(&config, &mut diagnostics).and_then(|policy| bounded(policy, &config, &mut diagnostics));
     Ok(Loaded { config, policy, diagnostics })
+}
+
+/// How many series of metrics a daemon has that begins with this policy.
+#[must_use]
+pub fn series(config: &Config, policy: Arc<Policy>) -> usize {
+    let Ok(metrics) = Metrics::new() else {
+        return 0;
+    };
+    let _series = metrics.adopt(&policy, &config.hash);
+    for (number, listen) in config.server.listen.iter().enumerate() {
+        // Ports that are not known yet are the same.
+        let _traffic = metrics.listener(&format!("{number} {}", listen.value.endpoint));
+    }
+    metrics.series()
+}
+
+/// The policy, unless it has more series than Prometheus is to be given: each costs it memory for as long as it keeps data.
+fn bounded(policy: Policy, config: &Config, diagnostics: &mut Diagnostics) -> Option<Policy> {
+    let Some(listen) = &config.http.listen else {
+        return Some(policy);
+    };
+    let policy = Arc::new(policy);
+    let (series, most) = (series(config, Arc::clone(&policy)), config.http.max_series);
+    if series > most {
+        let limits = policy.counters().len();
+        let message = format!(
+            "the metrics of this policy are {series} series, more than max_series = {most}: {} rules, {limits} measures of limits",
+            policy.rules().len(),
+        );
+        let hint =
+            format!("if Prometheus can bear that, write max_series = {} in [http]", series.next_multiple_of(500));
+        diagnostics.push(Diagnostic::error(listen.place.clone(), message).hint(hint));
+        return None;
+    }
+    Arc::into_inner(policy)
 }
 
 /// As [`load()`], and warns of what is not there on this host: `serve` does not start without it, and then says so itself;

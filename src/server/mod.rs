@@ -32,6 +32,7 @@ pub use listener::BindError;
 pub use load::Loaded;
 pub use load::check;
 pub use load::load;
+pub use load::series;
 pub use reload::Outcome;
 pub use reload::Reader;
 pub use reload::Reloader;
@@ -289,12 +290,13 @@ impl Accepting {
         let listen = &context.in_force().config.server.listen;
         let configured = listen.iter().find(|listen| Some(&listen.value.endpoint) == endpoint.as_ref());
         let (close, closed) = watch::channel(most_sessions(configured));
+        let traffic = context.metrics.listener(&listener.to_string());
         match endpoint {
             Some(configured) => self.open.push((Place { configured, actual: listener.endpoint().clone() }, close)),
             None => self.inherited.push(close),
         }
         context.pulses.add(listener.pulse());
-        self.tasks.spawn(accept::accept(listener, closed, Arc::clone(context)));
+        self.tasks.spawn(accept::accept(listener, traffic, closed, Arc::clone(context)));
     }
 
     /// Listeners that did not change are not touched.

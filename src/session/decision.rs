@@ -3,6 +3,7 @@
 use bytes::BytesMut;
 
 use crate::config::Mode;
+use crate::config::OnError;
 use crate::facts::DecisionId;
 use crate::facts::Stage;
 use crate::policy::Match;
@@ -44,6 +45,43 @@ pub struct Decision {
     pub delete: Vec<Box<[u8]>>,
     /// Whether the MTA waits for a reply.
     pub owed: bool,
+    /// Something could not be judged, or not be done.
+    pub failure: Option<Failure>,
+}
+
+/// What went wrong with a decision, and what `on_error` made of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// What went wrong.
+    pub cause: Cause,
+    /// What became of that.
+    pub outcome: OnError,
+}
+
+/// Why something could not be judged, or not be done.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Cause {
+    /// A bug of ours.
+    Bug,
+    /// A look-up failed, or took too long.
+    LookUp,
+    /// The MTA does not grant what it takes. Always deferred.
+    NotGranted,
+}
+
+impl Cause {
+    /// Every cause, by name.
+    pub const ALL: [Self; 3] = [Self::Bug, Self::LookUp, Self::NotGranted];
+
+    /// The label in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Bug => "bug",
+            Self::LookUp => "lookup",
+            Self::NotGranted => "not-granted",
+        }
+    }
 }
 
 /// What the client is told.
@@ -184,6 +222,7 @@ impl Decision {
             headers: Vec::new(),
             delete: Vec::new(),
             owed,
+            failure: None,
         }
     }
 
@@ -242,6 +281,7 @@ impl Decision {
 
     /// The MTA did not grant what it takes: the message waits until somebody has seen to it, and nothing opens silently.
     pub(super) fn cannot_be_done(&mut self, reply: Reply) {
+        self.failure = Some(Failure { cause: Cause::NotGranted, outcome: OnError::Defer });
         self.headers.clear();
         self.delete.clear();
         self.message = Some(MessageEnd::refused(reply.status().class()));

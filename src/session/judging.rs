@@ -1,7 +1,9 @@
 //! From a command to a decision: the walk through the policy, and what follows from where it ends.
 
 use super::Action;
+use super::Cause;
 use super::Decision;
+use super::Failure;
 use super::MessageEnd;
 use super::RecipientEnd;
 use super::Session;
@@ -57,9 +59,12 @@ impl Session {
                 Step::Failed { .. } if walk.is_refused_by_mta() => walk.skip(),
                 Step::Failed { rule, failure } => {
                     let malformed = Policy::malformed(failure);
-                    if malformed.is_none() && self.policy.on_error() == OnError::Accept {
-                        walk.skip();
-                        continue;
+                    if malformed.is_none() {
+                        walk.fail();
+                        if self.policy.on_error() == OnError::Accept {
+                            walk.skip();
+                            continue;
+                        }
                     }
                     if let Some(reply) = malformed {
                         return self.refuse(walk, Refusal { rule: Some(rule), reply });
@@ -94,6 +99,7 @@ impl Session {
                 _ => transaction.standing.keep(&mut walk),
             }
         }
+        decision.failure = self.failure(&walk);
         decision.matches = walk.into_matches();
         if stage == Stage::EndOfMessage {
             self.conclude(&mut decision);
@@ -143,6 +149,7 @@ impl Session {
     pub(super) fn refuse(&mut self, walk: Walk, refusal: Refusal) -> Action {
         let stage = walk.stage();
         let mut decision = Decision::new(walk.id(), stage, self.owed);
+        decision.failure = self.failure(&walk);
         decision.matches = walk.into_matches();
         decision.rule = refusal.rule;
         decision.settlement = match stage {
@@ -243,13 +250,13 @@ impl Session {
             | Command::Unknown(_) => return self.unjudged(),
         };
         let may_refuse = self.owed && !(stage == Stage::Rcpt && self.connection.local_submission);
-        let monitored = self.policy.mode() == Mode::Monitor;
-        match if monitored { OnError::Accept } else { self.policy.on_error() } {
+        match self.on_error() {
             OnError::Accept if stage == Stage::EndOfMessage => return self.let_through(),
             OnError::Defer if may_refuse => {}
             OnError::Accept | OnError::Defer => return self.unjudged(),
         }
         let mut decision = Decision::new(self.id, stage, true);
+        decision.failure = Some(Failure { cause: Cause::Bug, outcome: OnError::Defer });
         self.candidate = None;
         self.speak(&mut decision, Refusal { rule: None, reply: Policy::internal_error() });
         decision.settlement =
@@ -268,9 +275,20 @@ impl Session {
         Action::Decided(Box::new(decision))
     }
 
+    /// What a walk could not judge, and what becomes of that.
+    fn failure(&self, walk: &Walk) -> Option<Failure> {
+        walk.has_failed().then(|| Failure { cause: Cause::LookUp, outcome: self.on_error() })
+    }
+
+    /// In monitor mode nothing is deferred.
+    fn on_error(&self) -> OnError {
+        if self.policy.mode() == Mode::Monitor { OnError::Accept } else { self.policy.on_error() }
+    }
+
     /// The message passes unjudged; it is charged and counted as one that passed.
     fn let_through(&mut self) -> Action {
         let mut decision = Decision::new(self.id, Stage::EndOfMessage, true);
+        decision.failure = Some(Failure { cause: Cause::Bug, outcome: OnError::Accept });
         self.candidate = None;
         self.finished = self.transaction.take();
         decision.settlement = Settlement::Commit;

@@ -13,7 +13,9 @@ mod judging;
 mod negotiation;
 mod transaction;
 
+pub use decision::Cause;
 pub use decision::Decision;
+pub use decision::Failure;
 pub use decision::MessageEnd;
 pub use decision::RecipientEnd;
 pub use decision::Settlement;

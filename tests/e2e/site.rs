@@ -2,6 +2,7 @@
 //! counted and with what the MTA logged.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 
@@ -12,6 +13,7 @@ use crate::support::Queued;
 use crate::support::Reply;
 use crate::support::Smtp;
 use crate::support::wait_for;
+use crate::support::wait_up_to_patience;
 
 /// Sender and recipient of messages in which nothing about them matters.
 pub(crate) const SENDER: &str = "<sender@example.net>";
@@ -111,7 +113,7 @@ struct Seen {
     rejected: Vec<String>,
 }
 
-type Counts = BTreeMap<Vec<String>, f64>;
+pub(crate) type Counts = BTreeMap<Vec<String>, f64>;
 
 impl Site {
     pub(crate) fn start(mta: Mta, options: &[&str], rules: &str) -> Self {
@@ -225,6 +227,16 @@ impl Site {
         self.seen().rejected.push(format!("milter-reject: {stage} from {client}: {text};"));
     }
 
+    /// How often clients were told each reply: stage, code, enhanced code, mode.
+    pub(crate) fn replies_seen(&self) -> Counts {
+        self.seen().replies.clone()
+    }
+
+    /// What became of their messages.
+    pub(crate) fn messages_seen(&self) -> Counts {
+        self.seen().messages.clone()
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap()
     }
@@ -253,7 +265,19 @@ impl Site {
         assert_eq!(metrics.get("postward_internal_errors_total", &[]), 0.0);
     }
 
+    /// What the MTA logged of the messages that it took: as many were let through, held and dropped as the daemon counted.
+    fn check_messages_in_log(&self) {
+        let counted = |end: &str| self.seen().messages.get(&vec![end.to_owned()]).copied().unwrap_or_default();
+        let expected = ["accepted", "quarantined", "discarded"].map(counted);
+        let logged = || logged_messages(self.mta.mta(), &self.mta.log()[self.log_start..]).map(|count| count as f64);
+        // The MTAs log through processes of their own.
+        wait_up_to_patience(|| logged() == expected);
+        let (mta, rules) = (self.mta.mta(), &self.rules);
+        assert_eq!(logged(), expected, "accepted, quarantined, discarded, in the log of {mta:?}\n{rules}");
+    }
+
     fn check_log(&self) {
+        self.check_messages_in_log();
         let log = || self.mta.log()[self.log_start..].to_owned();
         if self.is_postfix() {
             let rejected = self.seen().rejected.clone();
@@ -293,8 +317,35 @@ pub(crate) fn lines_with<'a>(log: &'a str, one_of: &[&str], and_one_of: &[&str])
     log.lines().filter(|line| has(line, one_of) && has(line, and_one_of)).collect()
 }
 
+/// How many messages the MTA let through, held and dropped.
+fn logged_messages(mta: Mta, log: &str) -> [usize; 3] {
+    let ids = |needle: &str| -> BTreeSet<&str> {
+        let lines = log.lines().filter(|line| line.contains(needle));
+        lines.filter_map(|line| line.split("]: ").nth(1)?.split(':').next()).collect()
+    };
+    let (taken, held, dropped) = match mta {
+        Mta::Postfix => {
+            let mut taken = ids("(queue active)");
+            taken.extend(ids(": hold: "));
+            let held = ids(": milter-hold: END-OF-MESSAGE");
+            taken.extend(&held);
+            // What Postfix writes itself no milter sees.
+            let bounces = log.lines().filter_map(|line| line.split("delivery notification: ").nth(1));
+            bounces.for_each(|id| _ = taken.remove(id));
+            (taken, held, ids(": milter-discard: END-OF-MESSAGE"))
+        }
+        Mta::Sendmail => (
+            ids(" Message accepted for delivery"),
+            ids(": milter=filter1, quarantine="),
+            ids(": Milter: data, discard"),
+        ),
+    };
+    let passed = taken.iter().filter(|id| !held.contains(*id) && !dropped.contains(*id));
+    [passed.count(), held.len(), dropped.len()]
+}
+
 fn config(server: &str, rules: &str) -> String {
-    format!("[server]\n{server}\n[http]\nlisten = \"127.0.0.1:0\"\n{rules}")
+    format!("[server]\n{server}\n[http]\nlisten = \"127.0.0.1:0\"\nmax_series = 10000\n{rules}")
 }
 
 fn count(counts: &mut Counts, labels: &[&str]) {

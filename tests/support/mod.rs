@@ -10,6 +10,7 @@ mod daemon;
 mod metrics;
 mod milter;
 mod mta;
+mod prometheus;
 mod smtp;
 mod tempdir;
 
@@ -29,6 +30,9 @@ pub(crate) use milter::Milter;
 pub(crate) use mta::Instance;
 pub(crate) use mta::Mta;
 pub(crate) use mta::Queued;
+pub(crate) use prometheus::Prometheus;
+pub(crate) use prometheus::Sample;
+pub(crate) use prometheus::promtool;
 pub(crate) use smtp::Reply;
 pub(crate) use smtp::Smtp;
 pub(crate) use tempdir::TempDir;

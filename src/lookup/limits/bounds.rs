@@ -48,6 +48,8 @@ struct Seated {
 /// A [`Row`], in nanoseconds.
 struct RowBounds {
     written: Arc<Row>,
+    /// As if there were no steps.
+    whole: StepBounds,
     /// One for each step, the lowest first.
     steps: Vec<StepBounds>,
     /// The step above which nothing passes, and the one above which nothing is reserved.
@@ -183,6 +185,11 @@ impl Bounds {
         self.row(row).map_or(0, |row| row.blocking.min(row.steps.len().saturating_sub(1)))
     }
 
+    /// How much of the bound that is used most is used, whatever the steps, in thousandths; `None` where nothing is bounded.
+    pub(super) fn fullness(&self, row: usize, charges: &Charges, held: u64, now: u64) -> Option<u64> {
+        self.row(row)?.whole.fullness(self.counts, charges, held, now)
+    }
+
     /// When there is room again for anything at all, if there is none now and nothing is held.
     pub(super) fn full_until(&self, row: usize, charges: &Charges, now: u64) -> Option<u64> {
         let row = self.row(row)?;
@@ -256,7 +263,8 @@ impl RowBounds {
     fn new(row: &Row) -> Self {
         let Steps { percents, blocking, ceiling } = &row.steps;
         let steps = percents.iter().map(|percent| StepBounds::new(row, *percent)).collect();
-        Self { written: Arc::new(row.clone()), steps, blocking: *blocking, ceiling: *ceiling }
+        let whole = StepBounds::new(row, 100);
+        Self { written: Arc::new(row.clone()), whole, steps, blocking: *blocking, ceiling: *ceiling }
     }
 }
 
@@ -280,6 +288,16 @@ impl StepBounds {
         let shares = self.shares.iter().enumerate();
         let shares = shares.filter_map(|(index, share)| share.refusal(index, charges, now));
         rates.chain(shares).chain(concurrent).min_by_key(|refusal| Reverse(refusal.until))
+    }
+}
+
+impl StepBounds {
+    fn fullness(&self, counts: Counts, charges: &Charges, held: u64, now: u64) -> Option<u64> {
+        let used = |rate: &RateBound| counted(counts, charges.charged(now, rate.per).saturating_add(held));
+        let rates = self.rates.iter().map(|rate| thousandths(used(rate), rate.amount));
+        let shares = self.shares.iter().map(|share| share.fullness(charges, now));
+        let concurrent = self.concurrent.map(|bound| thousandths(held, bound));
+        rates.chain(shares).chain(concurrent).max()
     }
 }
 
@@ -336,6 +354,11 @@ fn fits(used: u64, amount: u64, bound: u64) -> bool {
 /// A sum of charges as a count; of tries, all of them.
 fn counted(counts: Counts, charged: u64) -> u64 {
     if counts == Counts::Tries { Tries::of(charged).tried.into() } else { charged }
+}
+
+/// Of nothing that is allowed all is used.
+pub(super) fn thousandths(used: u64, bound: u64) -> u64 {
+    used.saturating_mul(1000).checked_div(bound).unwrap_or(1000)
 }
 
 pub(super) fn nanos(duration: Duration) -> u64 {

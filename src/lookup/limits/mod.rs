@@ -20,6 +20,7 @@ mod bounds;
 mod carry;
 mod charges;
 mod entry;
+mod fullness;
 #[cfg(test)]
 mod oracle;
 mod order;
@@ -36,6 +37,9 @@ mod values;
 mod views;
 
 pub(crate) use carry::Record;
+#[cfg(test)]
+pub(crate) use fullness::FULLNESS_BOUNDS;
+pub(crate) use fullness::Fullness;
 pub(crate) use rules::Seats;
 pub(crate) use tries::Tries;
 pub(crate) use views::Cursor;
@@ -351,7 +355,12 @@ impl Locked<'_> {
             return Ok(None);
         };
         let Some(slot) = self.find(name) else {
-            let verdict = rule.bounds.check(row, &charges::Charges::None, 0, now, load)?;
+            let verdict = rule.bounds.check(row, &charges::Charges::None, 0, now, load);
+            if is_some {
+                let held = if verdict.is_ok() && load != Load::Try { load.amount() } else { 0 };
+                rule.asked(row, &charges::Charges::None, held, now);
+            }
+            let verdict = verdict?;
             if is_some && load != Load::Try {
                 let slot = self.insert(rule, name);
                 if let Some(entry) = self.entry(slot) {
@@ -385,6 +394,9 @@ impl Locked<'_> {
                 self.pin(slot, Pin::Refused(refusal.until));
             }
             Ok(Some(_)) | Err(_) => {}
+        }
+        if let Some(entry) = self.shard.slab.get(slot).filter(|_| is_some) {
+            rule.asked(row, &entry.charges, entry.held, now);
         }
         self.place(slot);
         verdict

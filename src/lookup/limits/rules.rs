@@ -15,7 +15,10 @@ use std::sync::atomic::Ordering;
 use super::Counter;
 use super::Stats;
 use super::bounds::Bounds;
+use super::charges::Charges;
 use super::entry::Pin;
+use super::fullness::Asked;
+use super::fullness::Fullness;
 
 /// All counters, as they are until a policy comes or goes.
 #[derive(Clone)]
@@ -47,13 +50,14 @@ pub(super) struct Rule {
     users: usize,
 }
 
-/// How many of a counter's keys there are in all shards.
+/// How many of a counter's keys there are in all shards, and how full they were.
 #[derive(Default)]
 pub(super) struct Tally {
     keys: AtomicUsize,
     limited: AtomicUsize,
     blocked: AtomicUsize,
     evictions: AtomicU64,
+    asked: Asked,
 }
 
 /// A key with its counter, and the part of its hash by which its shard finds it.
@@ -229,6 +233,17 @@ impl Rule {
     /// Whether there are too many keys of this counter.
     pub(super) fn is_over(&self) -> bool {
         self.tally.keys.load(Ordering::Relaxed) > self.max_keys
+    }
+
+    /// A key was judged, and now has this.
+    pub(super) fn asked(&self, row: usize, charges: &Charges, held: u64, now: u64) {
+        if let Some(fullness) = self.bounds.fullness(row, charges, held, now) {
+            self.tally.asked.observe(fullness);
+        }
+    }
+
+    pub(super) fn fullness(&self) -> Fullness {
+        self.tally.asked.so_far()
     }
 
     pub(super) fn stats(&self) -> Stats {

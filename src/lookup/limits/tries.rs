@@ -9,6 +9,7 @@ use super::Counters;
 use super::bounds::Refusal;
 use super::bounds::Refuser;
 use super::bounds::nanos;
+use super::bounds::thousandths;
 use super::charges::Charges;
 use super::inside;
 use super::rules::Name;
@@ -61,6 +62,13 @@ pub(super) struct ShareBound {
 impl ShareBound {
     pub(super) fn new(share: &Share) -> Self {
         Self { percent: share.percent, least: share.least.max(1), per: nanos(share.per).max(1) }
+    }
+
+    /// How much of the share is reached, in thousandths; nothing while too few were tried.
+    pub(super) fn fullness(&self, charges: &Charges, now: u64) -> u64 {
+        let tries = Tries::of(charges.charged(now, self.per));
+        let (tried, refused) = (u64::from(tries.tried), u64::from(tries.refused));
+        if tried < self.least { 0 } else { thousandths(refused * 100, self.percent * tried) }
     }
 
     /// Why nothing more may be tried, if so: it ends when enough of what was refused, or of all, has left the window.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Block;
 use super::Counters;
+use super::Fullness;
 use super::Row;
 use super::entry::Entry;
 use super::entry::Pin;
@@ -59,6 +60,11 @@ impl Counters {
     /// How many keys a counter has.
     pub(crate) fn stats(&self, counter: usize) -> Stats {
         self.rules.load().rule(counter).map_or_else(Stats::default, Rule::stats)
+    }
+
+    /// How full a counter was whenever it was asked.
+    pub(crate) fn fullness(&self, counter: usize) -> Fullness {
+        self.rules.load().rule(counter).map_or_else(Fullness::default, Rule::fullness)
     }
 
     /// One key, unless nothing is known of it.

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::Method;
@@ -21,6 +22,7 @@ use hyper::Response;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::body::Incoming;
+use hyper::header::ACCEPT;
 use hyper::header::ALLOW;
 use hyper::header::CONTENT_TYPE;
 use hyper::header::HeaderMap;
@@ -36,8 +38,10 @@ use tokio::task::JoinSet;
 use super::ACCEPT_REST;
 use super::context::Context;
 use super::context::InForce;
+use super::context::time_of_day;
 use super::listener::BindError;
 use super::report_counted;
+use crate::metrics;
 use access::Denied;
 use page::Page;
 use page::Shown;
@@ -52,6 +56,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(30);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPEN_METRICS: HeaderValue = HeaderValue::from_static(metrics::OPEN_METRICS_FORMAT);
 const PROMETHEUS: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
 
 /// The HTTP listener.
@@ -128,6 +133,9 @@ async fn respond(request: &Request<Incoming>, visit: Visit, context: &Arc<Contex
     match request.uri().path() {
         "/metrics" => {
             count(context);
+            if asks_for_open_metrics(request) {
+                return response(StatusCode::OK, OPEN_METRICS, context.metrics.encode_open(now(), time_of_day()));
+            }
             match context.metrics.encode() {
                 Ok(text) => response(StatusCode::OK, PROMETHEUS, text),
                 Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
@@ -224,11 +232,22 @@ fn count(context: &Context) {
     metrics.log_dropped(context.lost_lines.load(Ordering::Relaxed));
     metrics.session_memory(context.kept.octets());
     lookups.sweep_limits();
-    metrics.limits(lookups.limit_keys(), lookups.limit_evictions());
     for counter in 0..policy.counters().len() {
         let stats = lookups.limit_stats(counter);
-        series.limit_states(counter, stats.limited, stats.blocked);
+        series.limit_keys(counter, stats.keys, stats.limited, stats.blocked, stats.evictions);
+        let fullness = lookups.limit_fullness(counter);
+        series.limit_fullness(counter, &fullness.counts, fullness.sum as f64 / 1000.0);
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn asks_for_open_metrics(request: &Request<Incoming>) -> bool {
+    let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
+    metrics::wants_open_metrics(&accepted.collect::<Vec<_>>().join(","))
 }
 
 fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
@@ -245,6 +264,12 @@ mod tests {
 
     use super::super::connection::tests::context;
     use super::*;
+
+    /// Two modules that do not know each other.
+    #[test]
+    fn the_histogram_of_fullness_has_the_bounds_that_are_counted() {
+        assert_eq!(crate::lookup::FULLNESS_BOUNDS.map(|bound| bound as f64 / 1000.0), metrics::FULLNESS);
+    }
 
     /// The status line of /healthz; empty if the connection is closed instead.
     async fn health(address: SocketAddr) -> String {

@@ -235,7 +235,8 @@ mod tests {
             _ = tokio::io::copy(&mut mta, &mut tokio::io::sink()).await;
         };
         let in_force = context.in_force();
-        tokio::join!(connection::drive(Socket::Unix(ours), "test", session, ledger, &in_force, context), writing);
+        let talk = connection::drive(Socket::Unix(ours), "test", session, ledger, &in_force, context, None);
+        tokio::join!(talk, writing);
     }
 
     async fn send_one(context: &Arc<Context>, sender: &str) {
