@@ -181,6 +181,49 @@ fn check_warns_of_a_state_directory_that_is_not_here() {
     assert_eq!(fs::read_dir(&missing).unwrap().count(), 0, "it only looks");
 }
 
+/// The same: where sockets are to be made.
+#[test]
+fn check_warns_of_directories_of_sockets_that_are_not_here() {
+    let directory = TempDir::new("c");
+    let missing = directory.path().join("run");
+    let config = format!(
+        "[server]\nlisten = [\"inet:127.0.0.1:0\", \"unix:{0}/s\"]\ncontrol = \"{0}/control\"\n",
+        missing.display()
+    );
+    let path = directory.write("postward.toml", &config);
+    let check = || {
+        let output = postward(&["check", "--config", path.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        text(&output.stderr).to_owned()
+    };
+    let warnings = check();
+    for key in ["server.listen", "server.control"] {
+        let warning = format!(
+            "warning: {key}: cannot make a socket in {} here: No such file or directory (os error 2)\n",
+            missing.display()
+        );
+        assert!(warnings.contains(&warning), "{warnings}");
+    }
+    assert_eq!(warnings.matches("warning: ").count(), 2, "{warnings}");
+    fs::create_dir(&missing).unwrap();
+    assert_eq!(check(), "");
+}
+
+/// What is no path is not looked for: that it is none has been said.
+#[test]
+fn check_does_not_look_for_what_it_could_not_read() {
+    let directory = TempDir::new("c");
+    let config = "state.path = \"rel\"\nserver.control = \"rel\"\nserver.listen = \"unix:rel\"\n\
+                  [notify.ftp]\nurl = \"ftp://x/\"\n[notify.rel]\ncommand = \"tell\"\n[notify.none]\n\
+                  [notify.both]\ncommand = \"/nowhere/tell\"\nurl = \"https://a.example/\"\n\
+                  [[rule]]\nname = \"r\"\nlimit.messages = \"1000/hour\"\nnotify = [\"ftp\", \"rel\", \"none\", \"both\"]\n";
+    let path = directory.write("postward.toml", config);
+    let output = postward(&["check", "--config", path.to_str().unwrap()]);
+    let errors = text(&output.stderr);
+    assert!(!errors.contains("warning") && !errors.contains(" here: "), "{errors}");
+    assert!(errors.ends_with(&format!("postward: 7 errors in {}\n", path.display())), "{errors}");
+}
+
 /// The same.
 #[test]
 fn check_warns_of_programs_and_files_of_notifications_that_are_not_here() {

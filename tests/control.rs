@@ -102,7 +102,7 @@ fn exhausted() -> Daemon {
 
 /// The line of the log about this change.
 fn logged(daemon: &Daemon, change: &str) -> String {
-    daemon.wait_for_log(&format!("limit changed by an operator change=\"{change}\""))
+    daemon.wait_for_log(&format!("limit changed by an administrator change=\"{change}\""))
 }
 
 fn our_uid() -> u32 {
@@ -182,7 +182,10 @@ fn keys_are_listed_ranked_and_exported() {
     assert_eq!(rows[2][..3], ["hosts", "bytes", "192.0.2.7 alice@example.com"], "{list}");
     assert_eq!(rows.len(), 3, "{list}");
     assert_eq!(shown(&daemon, &["list", "--limited"]).lines().count(), 2);
-    assert_eq!(shown(&daemon, &["list", "--limited", "--rule", "hosts"]), "No such keys.\n");
+    assert_eq!(
+        shown(&daemon, &["list", "--limited", "--rule", "hosts"]),
+        "No key of this limit is limited or blocked.\n"
+    );
     assert_eq!(shown(&daemon, &["top", "-n", "1"]).lines().count(), 3);
     assert!(shown(&daemon, &["show", "192.0.2.7 alice@example.com"]).contains("hosts"));
 
@@ -261,6 +264,19 @@ fn a_share_is_shown_with_how_many_were_tried() {
 }
 
 #[test]
+fn that_there_is_nothing_to_show_is_told() {
+    let daemon = Daemon::start(CONFIG);
+    for (arguments, nothing) in [
+        (&["list"][..], "No limit has any keys yet.\n"),
+        (&["top"], "No limit has any keys yet.\n"),
+        (&["list", "--limited"], "No key is limited or blocked.\n"),
+        (&["list", "--rule", "hosts"], "This limit has no keys yet.\n"),
+    ] {
+        assert_eq!(shown(&daemon, arguments), nothing, "{arguments:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_found_is_told() {
     let daemon = Daemon::start(CONFIG);
     assert_eq!(complaint(&daemon, &["show", "bob"]), "no limit knows bob");
@@ -282,7 +298,14 @@ fn a_daemon_that_cannot_be_asked_is_told() {
     daemon.restart();
     assert!(daemon.terminate().success());
     assert!(!path.exists(), "it is removed at shutdown");
-    assert!(complaint(&daemon, &["list"]).starts_with("there is no control socket "));
+    let missing = format!(
+        "there is no control socket {}: the daemon does not run, or was started without `control`",
+        path.display()
+    );
+    assert_eq!(complaint(&daemon, &["list"]), missing);
+    let config = daemon.directory().join("postward.toml");
+    let by_file = Command::new(PROGRAM).args(["limits", "list", "--config"]).arg(config).output().unwrap();
+    assert_eq!(complaint_of(by_file, 1), format!("{missing}; if it has another one, name that: --control PATH"));
 }
 
 #[test]

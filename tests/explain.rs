@@ -376,3 +376,82 @@ fn what_postward_logged_itself_is_told_apart_from_the_mtas_log() {
     assert_eq!(said_by, ["milter", "postward", "remote"]);
     assert_eq!(object["replies"], 3);
 }
+
+/// The rules of `explain` and a limit, whose default reply has the code of a full disk.
+fn with_limit(arguments: &[&str], input: &str) -> String {
+    let directory = TempDir::new("x");
+    let limits = "[[rule]]\nname = \"logins\"\nlimit = { key = \"login\", messages = \"100/hour\" }\n\
+                  [[rule]]\nname = \"disk\"\nwhen.disk_free = { path = \"/\", below = \"1 GiB\" }\n";
+    let config = directory.write("postward.toml", &format!("{RULES}{limits}"));
+    let arguments = [&["explain", "--config", config.to_str().unwrap()], arguments].concat();
+    String::from_utf8(with_input(&arguments, input.as_bytes()).stdout).unwrap()
+}
+
+#[test]
+fn of_a_limit_the_limit_is_looked_at_first_and_not_the_disk() {
+    let text = with_limit(&["452 4.3.1 Message rate limit of 100/hour reached, try again later"], "");
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let first = "do first See who is over its limit: `postward limits list --limited --rule logins`, `postward limits show KEY`";
+    assert!(words.contains(first) && words.contains("rule `logins` of the configuration"), "{text}");
+    assert!(!words.contains("you said it"), "{text}");
+    let disk = with_limit(&["452 4.3.1 Insufficient system storage, try again later"], "");
+    assert!(!disk.contains("postward limits") && disk.contains("rule          `disk`"), "{disk}");
+    // What another server said by a limit of its own is nothing that this one could show.
+    let remote = "Nov 21 10:00:01 mx postfix/smtp[421]: 4Dx550abc: to=<e@example.org>, relay=mx[192.0.2.1]:25, delay=1, \
+                  delays=0/0/1/0, dsn=4.3.1, status=deferred (host mx[192.0.2.1] said: 452 4.3.1 Message rate limit of \
+                  100/hour reached, try again later (in reply to MAIL FROM command))\n";
+    assert!(!with_limit(&["-"], remote).contains("--rule logins"), "{remote}");
+}
+
+#[test]
+fn a_summary_has_the_limit_first_where_limits_refused() {
+    let refusal = |text: &str| {
+        format!(
+            "Nov 21 10:00:00 mx postfix/smtpd[550]: NOQUEUE: milter-reject: MAIL from h.example[192.0.2.9]: 452 4.3.1 {text}; \
+             from=<a@example.net> proto=ESMTP helo=<h>\n"
+        )
+    };
+    let limit = refusal("Message rate limit of 100/hour reached, try again later");
+    let disk = refusal("Insufficient system storage, try again later");
+    let text = with_limit(&["--summary", "-"], &limit.repeat(3));
+    assert!(text.contains("postward limits list --limited") && text.contains("rule `logins`: 3"), "{text}");
+    assert!(!with_limit(&["--summary", "-"], &disk).contains("postward limits"));
+}
+
+#[test]
+fn what_postward_says_by_itself_is_known() {
+    for (text, name, first) in [
+        (
+            "452 4.3.1 Blocked by the administrator",
+            "Postward: blocked by the administrator",
+            "postward limits show KEY",
+        ),
+        (
+            "550 5.7.1 Blocked for now, try again after 2026-11-21T10:20:00Z",
+            "Postward: blocked for a time",
+            "postward limits show KEY",
+        ),
+        ("421 4.3.2 Too many sessions, try again later", "Postward: no room for another session", "Raise max_sessions"),
+        ("450 4.7.1 Recipient rate limit of 4/hour reached, try again later", "Postward: over a limit", "limits list"),
+        ("451 4.3.0 Temporary local problem, try again later", "Postward: this could not be judged", "Postward's log"),
+    ] {
+        let object = json(&[text], "");
+        let one = &object["explanations"][0];
+        assert_eq!(one["name"], name, "{text}");
+        assert!(one["first"].as_str().unwrap().contains(first), "{text}: {one}");
+    }
+}
+
+/// Nobody replied, and nothing went wrong.
+#[test]
+fn a_summary_leaves_out_what_was_delivered_without_a_reply() {
+    let delivered = "Nov 21 10:00:02 mx postfix/local[7]: 4Dx550abd: to=<bob@example.com>, relay=local, delay=0.1, \
+                     delays=0/0/0/0.1, dsn=2.0.0, status=sent (delivered to mailbox)\n";
+    let log = log(19) + &delivered.repeat(5);
+    let object = json(&["-"], &log);
+    assert_eq!((&object["lines"], &object["replies"]), (&25.into(), &20.into()));
+    assert_eq!(object["summary"].as_array().unwrap().len(), 2);
+    assert_eq!(object["summary"][0]["share"], 0.95);
+    let (text, code, _) = explain(&["--summary", "-"], delivered);
+    assert_eq!((text.trim_end(), code), ("0 replies in 1 line.", 0));
+}

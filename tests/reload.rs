@@ -354,3 +354,21 @@ fn a_thousand_reloads_under_load_drop_nothing_and_leak_nothing() {
     assert!(after < before + 8 * 1024, "it grew from {before} to {after} KiB in {} reloads", RELOADS - WARM_UP);
     println!("{reloads} reloads beside {sessions} sessions; {before} KiB after {WARM_UP}, {after} KiB in the end");
 }
+
+/// Nobody can be asked who stands in a file that cannot be read.
+#[test]
+fn a_file_that_does_not_tell_the_socket_is_told_apart_from_a_reload_that_failed() {
+    let daemon = Daemon::start(&with(REFUSE_A));
+    let path = daemon.directory().join("postward.toml");
+    fs::write(&path, "[server]\ncontrol = \"\n").unwrap();
+    let output = postward(&["reload", "--config", path.to_str().unwrap()]);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    let last = format!(
+        "\npostward: 1 error in {}; the daemon was not asked, and what is in force stays; \
+         with --control PATH it is asked without reading this file\n",
+        path.display()
+    );
+    assert!(errors.ends_with(&last), "{errors}");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(mail(&mut session(daemon.milter()), "a@a.example"), "y550 5.7.1 Not a");
+}

@@ -39,12 +39,12 @@ pub(super) fn id(text: &str) -> Option<DecisionId> {
 
 /// Asks the daemon and shows what it says.
 pub(super) fn explain(id: DecisionId, control: Option<PathBuf>, config: Option<PathBuf>, format: Format) -> ExitCode {
-    let path = match control.map_or_else(|| control::configured(config), Ok) {
-        Ok(path) => path,
+    let address = match control::address(control, config) {
+        Ok(address) => address,
         Err(code) => return code,
     };
     let mut decisions = Vec::new();
-    let asked = control::ask(&path, json!({"command": "explain", "id": id.to_string()}), |answer| {
+    let asked = control::ask(&address, json!({"command": "explain", "id": id.to_string()}), |answer| {
         decisions.extend(answer.get("decision").cloned());
         Ok(())
     });

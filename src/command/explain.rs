@@ -177,6 +177,8 @@ fn open(path: &Path) -> Result<Source, String> {
 struct Answer {
     lines: u64,
     replies: u64,
+    /// Those of the replies that are none: messages delivered without one, which a summary leaves out.
+    delivered: u64,
     /// Of the first different replies.
     explanations: Vec<Explanation>,
     /// The codes that they have.
@@ -219,8 +221,11 @@ impl Answer {
 
     fn add(&mut self, found: &Found, origins: &Origins) {
         self.replies += 1;
-        let rules = origins.rules(found.code, &found.text);
-        self.summary.add(found, &rules);
+        if found.is_mere_delivery() {
+            self.delivered += 1;
+        } else {
+            self.summary.add(found, origins);
+        }
         if self.explained.len() > MOST_EXPLAINED {
             return;
         }
@@ -235,18 +240,23 @@ impl Answer {
             && (self.wants_summary || self.log_lines > MOST_EXPLAINED || self.explained.len() > MOST_EXPLAINED)
     }
 
+    /// How many replies are shown.
+    fn counted(&self) -> u64 {
+        if self.is_summary() { self.replies - self.delivered } else { self.replies }
+    }
+
     fn to_json(&self) -> Value {
         let explanations: Vec<Value> = self.explanations.iter().map(Explanation::to_json).collect();
         let (explanations, summary) =
             if self.is_summary() { (Value::Null, self.summary.to_json()) } else { (explanations.into(), Value::Null) };
-        json!({"lines": self.lines, "replies": self.replies, "explanations": explanations, "summary": summary})
+        json!({"lines": self.lines, "replies": self.counted(), "explanations": explanations, "summary": summary})
     }
 
     fn to_text(&self) -> String {
         if self.is_summary() {
-            let replies = if self.replies == 1 { "reply" } else { "replies" };
+            let replies = if self.counted() == 1 { "reply" } else { "replies" };
             let lines = if self.lines == 1 { "line" } else { "lines" };
-            return format!("{} {replies} in {} {lines}.\n\n{}", self.replies, self.lines, self.summary);
+            return format!("{} {replies} in {} {lines}.\n\n{}", self.counted(), self.lines, self.summary);
         }
         let texts: Vec<String> = self.explanations.iter().map(Explanation::to_string).collect();
         texts.join("\n")

@@ -3,7 +3,6 @@
 //! The protocol stands in `server/control`. However many keys there are, only a few hundred are in memory here.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,11 +30,11 @@ pub(crate) struct Operation {
 
 /// Asks the daemon and shows what it says.
 pub(crate) fn limits(operation: &Operation, control: Option<PathBuf>, config: Option<PathBuf>) -> ExitCode {
-    let path = match control.map_or_else(|| control::configured(config), Ok) {
-        Ok(path) => path,
+    let address = match control::address(control, config) {
+        Ok(address) => address,
         Err(code) => return code,
     };
-    match ask(operation, &path) {
+    match ask(operation, &address) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             object_to(&problem);
@@ -44,9 +43,9 @@ pub(crate) fn limits(operation: &Operation, control: Option<PathBuf>, config: Op
     }
 }
 
-fn ask(operation: &Operation, path: &Path) -> Result<(), String> {
+fn ask(operation: &Operation, address: &control::Address) -> Result<(), String> {
     let mut shown = Shown::new(operation)?;
-    control::ask(path, request(operation), |answer| match answer.get("limit") {
+    control::ask(address, request(operation), |answer| match answer.get("limit") {
         Some(limit) => shown.add(limit, text(answer, "change")),
         None => Ok(()),
     })?;
@@ -84,8 +83,8 @@ enum Shown {
     Lines,
     /// The elements of one object's list; whether there were any yet.
     Object { has_some: bool },
-    /// For people.
-    Table(Table),
+    /// For people; what to say when there is nothing to show.
+    Table(Table, &'static str),
 }
 
 impl Shown {
@@ -93,7 +92,7 @@ impl Shown {
         match (&operation.command, operation.format) {
             (LimitsCommand::Export, Format::Json | Format::Text) => Ok(Self::Lines),
             (_, Format::Json) => Ok(Self::Object { has_some: false }),
-            (_, Format::Text) => Ok(Self::Table(Table::default())),
+            (command, Format::Text) => Ok(Self::Table(Table::default(), nothing(command, operation.rule.is_some()))),
         }
     }
 
@@ -105,7 +104,7 @@ impl Shown {
                 let before = if std::mem::replace(has_some, true) { "," } else { "{\"limits\": [" };
                 out(&escaped(&format!("{before}\n  {limit}")))
             }
-            Self::Table(table) => table.add(row(limit, change)),
+            Self::Table(table, _) => table.add(row(limit, change)),
         }
     }
 
@@ -113,8 +112,26 @@ impl Shown {
         match self {
             Self::Lines => Ok(()),
             Self::Object { has_some } => out(if has_some { "\n]}\n" } else { "{\"limits\": []}\n" }),
-            Self::Table(table) => table.finish(),
+            Self::Table(table, nothing) => table.finish(nothing),
         }
+    }
+}
+
+/// What to say when there is nothing to show.
+const fn nothing(command: &LimitsCommand, is_of_rule: bool) -> &'static str {
+    match (command, is_of_rule) {
+        (LimitsCommand::List { limited: true }, false) => "No key is limited or blocked.\n",
+        (LimitsCommand::List { limited: true }, true) => "No key of this limit is limited or blocked.\n",
+        (LimitsCommand::List { limited: false } | LimitsCommand::Top { .. }, false) => "No limit has any keys yet.\n",
+        (LimitsCommand::List { limited: false } | LimitsCommand::Top { .. }, true) => "This limit has no keys yet.\n",
+        (
+            LimitsCommand::Block { .. }
+            | LimitsCommand::Export
+            | LimitsCommand::Reset { .. }
+            | LimitsCommand::Show { .. }
+            | LimitsCommand::Unblock { .. },
+            _,
+        ) => "There are no such keys.\n",
     }
 }
 
@@ -138,8 +155,8 @@ impl Table {
         if self.rows.len() < ROWS_AT_ONCE { Ok(()) } else { self.flush() }
     }
 
-    fn finish(mut self) -> Result<(), String> {
-        if self.has_heading { self.flush() } else { out("No such keys.\n") }
+    fn finish(mut self, nothing: &str) -> Result<(), String> {
+        if self.has_heading { self.flush() } else { out(nothing) }
     }
 
     fn flush(&mut self) -> Result<(), String> {

@@ -18,12 +18,12 @@ use crate::args::Format;
 
 /// Asks for it, and shows what is wrong with the configuration.
 pub(crate) fn reload(control: Option<PathBuf>, config: Option<PathBuf>, format: Format) -> ExitCode {
-    let path = match control.map_or_else(|| control::configured(config), Ok) {
-        Ok(path) => path,
+    let address = match control::address(control, config) {
+        Ok(address) => address,
         Err(code) => return code,
     };
     let mut told = None;
-    let asked = control::ask(&path, json!({"command": "reload"}), |answer| {
+    let asked = control::ask(&address, json!({"command": "reload"}), |answer| {
         told = answer.get("reload").cloned();
         Ok(())
     });

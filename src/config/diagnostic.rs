@@ -222,6 +222,13 @@ impl Diagnostics {
         (before.matches('\n').count() + 1, column)
     }
 
+    /// `conf.d/10-local.toml:8`, for messages about another place than their own.
+    #[must_use]
+    pub(super) fn file_and_line(&self, place: &Place) -> String {
+        let file = self.sources.get(place.source).map(|source| source.path.display().to_string());
+        format!("{}:{}", file.unwrap_or_default(), self.line_and_column(place).0)
+    }
+
     fn render_one(&self, renderer: &Renderer, diagnostic: &Diagnostic) -> String {
         let level = match diagnostic.severity {
             Severity::Error => Level::ERROR,

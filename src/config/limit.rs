@@ -96,6 +96,8 @@ pub struct Override {
     pub key: At<String>,
     /// For what is counted.
     pub allowances: Allowances,
+    /// What is said by name, and where; nothing where one word is said for all.
+    pub named: Vec<At<&'static str>>,
 }
 
 /// What an override says.
@@ -138,8 +140,12 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
     let place = fields.place.clone();
     let errors_before = diagnostics.errors();
     let key = key_parts(fields.take("key"), diagnostics);
+    let errors_of_key = diagnostics.errors() - errors_before;
+    let overrides = fields.take("overrides").and_then(|node| list_name(node, diagnostics));
     let of = fields.take("of");
     let place_of_of = of.as_ref().map(|node| node.place.clone());
+    let of = key_parts(of, diagnostics);
+    let errors_of_names = diagnostics.errors() - errors_before;
     let limit = Limit {
         key: key.into_iter().map(|part| part.value).collect(),
         messages: rates(fields.take("messages"), "\"100/hour\"", Rate::parse_count, diagnostics),
@@ -147,19 +153,26 @@ pub(super) fn read(node: Node, diagnostics: &mut Diagnostics) -> Option<Limit> {
         bytes: rates(fields.take("bytes"), "\"1 GiB/day\"", Rate::parse_size, diagnostics),
         connections: rates(fields.take("connections"), "\"100/hour\"", Rate::parse_count, diagnostics),
         distinct: rates(fields.take("distinct"), "\"5/hour\"", parse_distinct, diagnostics),
-        of: key_parts(of, diagnostics).into_iter().map(|part| part.value).collect(),
+        of: of.into_iter().map(|part| part.value).collect(),
         bad_recipients: shares(fields.take("bad_recipients"), diagnostics),
         concurrent: fields.take("concurrent").and_then(|node| node.count(diagnostics)),
-        overrides: fields.take("overrides").and_then(|node| list_name(node, diagnostics)),
+        overrides,
         block_for: fields.take("block_for").and_then(|node| block(node, diagnostics)),
         max_keys: fields.take("max_keys").and_then(|node| node.count(diagnostics)),
         charge: fields.take("charge").and_then(|node| charge(node, diagnostics)).unwrap_or_default(),
         steps: fields.take("steps").map(|node| step::read(node, diagnostics)).unwrap_or_default(),
         place: place.clone(),
     };
+    // What is unknown here may have been meant for whatever is missed below.
+    let errors_read = diagnostics.errors();
     fields.finish(diagnostics);
-    check_steps(&limit, diagnostics);
+    let all_known = diagnostics.errors() == errors_read;
+    if all_known && errors_read - errors_before == errors_of_names {
+        check_steps(&limit, diagnostics);
+    }
     if limit.key.is_empty()
+        && all_known
+        && errors_of_key == 0
         && let Some(overrides) = &limit.overrides
     {
         let message = "a limit without a key is one for all: nobody can have bounds of his own";
@@ -305,13 +318,13 @@ pub(super) fn overrides(node: Node, diagnostics: &mut Diagnostics) -> Vec<Overri
     };
     let read = |(key, node): (At<String>, Node)| {
         let key = At { value: key.value.to_lowercase(), place: key.place };
-        allowances(node, diagnostics).map(|allowances| Override { key, allowances })
+        allowances(node, diagnostics).map(|(allowances, named)| Override { key, allowances, named })
     };
     fields.rest().into_iter().filter_map(read).collect()
 }
 
-/// `"unlimited"` or 0 for all that is counted, or a table.
-fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
+/// `"unlimited"` or 0 for all that is counted, or a table, with the names in it.
+fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<(Allowances, Vec<At<&'static str>>)> {
     let all = |allowance: Allowance| Allowances {
         messages: Some(allowance.clone()),
         recipients: Some(allowance.clone()),
@@ -322,9 +335,12 @@ fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
         concurrent: Some(allowance),
     };
     if let Some(allowance) = whole(&node) {
-        return Some(all(allowance));
+        return Some((all(allowance), Vec::new()));
     }
+    let errors_before = diagnostics.errors();
     let mut fields = Fields::of(node, "\"unlimited\", 0 or a table such as { messages = \"1000/day\" }", diagnostics)?;
+    let named = |value| fields.place_of(value).map(|place| At { value, place });
+    let named = COUNTED.into_iter().filter_map(named).collect();
     let mut rates_of = |key, example, parse: fn(&str) -> Result<Rate, UnitError>| {
         let node = fields.take(key)?;
         Some(whole(&node).unwrap_or_else(|| Allowance::Rates(rates(Some(node), example, parse, diagnostics))))
@@ -347,12 +363,16 @@ fn allowances(node: Node, diagnostics: &mut Diagnostics) -> Option<Allowances> {
     }
     let place = fields.place.clone();
     fields.finish(diagnostics);
-    if allowances == Allowances::default() {
+    if allowances == Allowances::default() && diagnostics.errors() == errors_before {
         let hint = "write \"unlimited\", 0, or { messages = \"1000/day\" }";
         diagnostics.push(Diagnostic::error(place, "this says nothing").hint(hint));
     }
-    Some(allowances)
+    Some((allowances, named))
 }
+
+/// What an override can say something of.
+const COUNTED: [&str; 7] =
+    ["messages", "recipients", "bytes", "connections", "distinct", "bad_recipients", "concurrent"];
 
 /// `"unlimited"`, `0` or `"0"`.
 fn whole(node: &Node) -> Option<Allowance> {

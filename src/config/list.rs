@@ -38,6 +38,19 @@ pub struct List {
 }
 
 impl List {
+    const fn new(name: At<String>) -> Self {
+        Self {
+            name,
+            networks: Vec::new(),
+            domains: Vec::new(),
+            addresses: Vec::new(),
+            logins: Vec::new(),
+            senders: Vec::new(),
+            limits: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
     /// Whether there is no entry of any kind.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -57,7 +70,7 @@ impl List {
         self.logins.push(Entry { value: String::new(), comment: String::new() });
         self.senders.push((String::new(), Vec::new()));
         let key = At { value: String::new(), place: self.name.place.clone() };
-        self.limits.push(Override { key, allowances: Allowances::default() });
+        self.limits.push(Override { key, allowances: Allowances::default(), named: Vec::new() });
     }
 }
 
@@ -73,8 +86,12 @@ pub struct Entry<T> {
 /// What it means that no login stands in `senders`.
 const NO_SENDERS: &str = "with it, every login may send only as `<>`";
 
-pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Option<List> {
-    let mut fields = Fields::of(node, "a table such as { networks = [\"192.0.2.0/24\"] }", diagnostics)?;
+pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> List {
+    let Some(mut fields) = Fields::of(node, "a table such as { networks = [\"192.0.2.0/24\"] }", diagnostics) else {
+        let mut list = List::new(name);
+        list.fill();
+        return list;
+    };
     let errors_before = diagnostics.errors();
     let keys = ["networks", "domains", "addresses", "logins", "senders", "limits"];
     let mut list = List {
@@ -91,14 +108,14 @@ pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) 
     fields.finish(diagnostics);
     if diagnostics.errors() > errors_before {
         list.fill();
-        return Some(list);
+        return list;
     }
     if list.is_empty() {
         let consequence = if list.keys == ["senders"] { NO_SENDERS } else { "no condition on it can hold" };
         let message = format!("list `{}` is empty: {consequence}", list.name.value);
         diagnostics.push(Diagnostic::warning(place, message).hint("give it entries, or leave it and its rules out"));
     }
-    Some(list)
+    list
 }
 
 /// An address or a network; bits below the prefix are an error, since one of the two numbers is then a typing mistake.

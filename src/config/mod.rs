@@ -56,6 +56,7 @@ pub use pattern::AddressPattern;
 pub use pattern::DomainPattern;
 pub use pattern::PatternError;
 pub use rule::Action;
+pub use rule::Dropped;
 pub use rule::HeaderField;
 pub use rule::Mode;
 pub use rule::ReplyTemplate;
@@ -109,10 +110,12 @@ pub struct Config {
     pub lists: Vec<List>,
     /// `[notify.*]`
     pub notify: Vec<Notify>,
+    /// Names of those of which nobody knows how they are told.
+    pub unread_notify: Vec<At<String>>,
     /// `[[rule]]`, in order: the main file's first, then those of `conf.d` by name.
     pub rules: Vec<Rule>,
-    /// Conditions of rules that have a mistake and are left out.
-    pub dropped: Vec<Condition>,
+    /// What is left of rules that have a mistake.
+    pub dropped: Vec<Dropped>,
 }
 
 impl Config {
@@ -143,7 +146,9 @@ impl Config {
         if !is_whole {
             config.lists.clear();
             config.notify.clear();
+            config.unread_notify.clear();
             config.rules.clear();
+            config.dropped.clear();
         }
         (config, diagnostics)
     }
@@ -168,13 +173,16 @@ impl Config {
         let lists = fields.take("lists").and_then(|node| Fields::of(node, "tables [lists.NAME]", diagnostics));
         for (name, node) in lists.into_iter().flat_map(Fields::rest) {
             if seen.is_new(format!("lists.{}", name.value), &name.place, diagnostics) {
-                self.lists.extend(list::read(name, node, diagnostics));
+                self.lists.push(list::read(name, node, diagnostics));
             }
         }
         let notify = fields.take("notify").and_then(|node| Fields::of(node, "tables [notify.NAME]", diagnostics));
         for (name, node) in notify.into_iter().flat_map(Fields::rest) {
             if seen.is_new(format!("notify.{}", name.value), &name.place, diagnostics) {
-                self.notify.push(notify::read(name, node, diagnostics));
+                match notify::read(name, node, diagnostics) {
+                    Ok(notify) => self.notify.push(notify),
+                    Err(name) => self.unread_notify.push(name),
+                }
             }
         }
         let rules = fields.take("rule").map(Node::one_or_more).unwrap_or_default();
@@ -186,13 +194,34 @@ impl Config {
     /// Reads the rules of all files, once all lists are known.
     fn read_rules(&mut self, rules: Vec<Node>, diagnostics: &mut Diagnostics) {
         let lists: BTreeSet<String> = self.lists.iter().map(|list| list.name.value.clone()).collect();
+        let mut names = HashMap::new();
         for node in rules {
-            match rule::read(node, &lists, diagnostics) {
+            let rule = rule::read(node, &lists, diagnostics);
+            let name = rule.as_ref().map_or_else(|dropped| dropped.name.as_ref(), |rule| Some(&rule.name));
+            if let Some(name) = name {
+                report_twin(&mut names, name, diagnostics);
+            }
+            match rule {
                 Ok(rule) => self.rules.push(rule),
-                Err(conditions) => self.dropped.extend(conditions),
+                Err(dropped) => self.dropped.push(*dropped),
             }
         }
     }
+}
+
+/// Reports a rule whose name another has.
+fn report_twin(names: &mut HashMap<String, Place>, name: &At<String>, diagnostics: &mut Diagnostics) {
+    let Some(before) = names.get(&name.value) else {
+        names.insert(name.value.clone(), name.place.clone());
+        return;
+    };
+    let place = if before.source == name.place.source {
+        "above".to_owned()
+    } else {
+        format!("in {}", diagnostics.file_and_line(before))
+    };
+    let message = format!("there is another rule `{}` {place}", name.value);
+    diagnostics.push(Diagnostic::error(name.place.clone(), message));
 }
 
 fn hash(sources: &[Source]) -> String {
@@ -234,9 +263,7 @@ impl Seen {
             self.places.insert(name, place.clone());
             return true;
         };
-        let file = diagnostics.sources.get(before.source).map(|source| source.path.display().to_string());
-        let (line, _) = diagnostics.line_and_column(before);
-        let message = format!("[{name}] stands in {}:{line} already", file.unwrap_or_default());
+        let message = format!("[{name}] stands in {} already", diagnostics.file_and_line(before));
         diagnostics
             .push(Diagnostic::error(place.clone(), message).hint("write each section and each list in one file"));
         false

@@ -57,26 +57,29 @@ const TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fr
 /// What stands before the name of a credential where a path could be.
 pub const CREDENTIAL: &str = "credential:";
 
-/// Reads one. Of one with a mistake nothing but the name is to be relied on.
-pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Notify {
+/// Reads one.
+///
+/// # Errors
+///
+/// The name, where nobody knows how he is told: that is reported, and rules may name him all the same.
+pub(super) fn read(name: At<String>, node: Node, diagnostics: &mut Diagnostics) -> Result<Notify, At<String>> {
     let place = name.place.clone();
     if !rule::is_name(&name.value) {
         diagnostics.push(Diagnostic::error(place.clone(), rule::EXPECTED_NAME));
     }
-    let nobody = || Via::Command { program: At { value: PathBuf::new(), place: place.clone() }, arguments: Vec::new() };
-    let mut notify = Notify { name, via: nobody(), cool_down: COOL_DOWN, timeout: TIMEOUT };
     let Some(mut fields) = Fields::of(node, "a table such as { command = [\"/usr/local/bin/tell\"] }", diagnostics)
     else {
-        return notify;
+        return Err(name);
     };
-    if let Some(via) = via(&mut fields, &place, diagnostics) {
-        notify.via = via;
-    }
+    let via = via(&mut fields, &place, diagnostics);
     let mut span = |key, range, what| fields.take(key).and_then(|node| time(node, range, what, diagnostics));
-    notify.cool_down = span("cool_down", COOL_DOWNS, "a time from 1 second to 30 days").unwrap_or(COOL_DOWN);
-    notify.timeout = span("timeout", TIMEOUTS, "a time from 1 to 60 seconds").unwrap_or(TIMEOUT);
+    let cool_down = span("cool_down", COOL_DOWNS, "a time from 1 second to 30 days").unwrap_or(COOL_DOWN);
+    let timeout = span("timeout", TIMEOUTS, "a time from 1 to 60 seconds").unwrap_or(TIMEOUT);
     fields.finish(diagnostics);
-    notify
+    match via {
+        Some(via) => Ok(Notify { name, via, cool_down, timeout }),
+        None => Err(name),
+    }
 }
 
 /// `command` or `url`, and what belongs to it.

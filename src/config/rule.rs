@@ -51,6 +51,19 @@ pub struct Rule {
     pub allow: Vec<At<Notice>>,
 }
 
+/// What can be checked of a rule with a mistake: that what it names is there.
+#[derive(Clone, Debug, Default)]
+pub struct Dropped {
+    /// Its name, if it has one.
+    pub name: Option<At<String>>,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+    /// The list of those who have bounds of their own under its limit.
+    pub overrides: Option<At<String>>,
+    /// Who is told of keys that are over its limit.
+    pub notify: Vec<At<String>>,
+}
+
 /// What follows when a rule holds.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -118,15 +131,11 @@ const ANSWER_STAGES: [(&str, Stage); 5] = [
 ///
 /// # Errors
 ///
-/// Nothing is concluded from a rule with a mistake: without it, it may be another rule. But the lists that its conditions
-/// name can be looked for all the same.
-pub(super) fn read(
-    node: Node,
-    lists: &BTreeSet<String>,
-    diagnostics: &mut Diagnostics,
-) -> Result<Rule, Vec<Condition>> {
+/// Nothing is concluded from a rule with a mistake: without it, it may be another rule. But what it names can be looked for
+/// all the same.
+pub(super) fn read(node: Node, lists: &BTreeSet<String>, diagnostics: &mut Diagnostics) -> Result<Rule, Box<Dropped>> {
     let Some(mut fields) = Fields::of(node, "a table [[rule]]", diagnostics) else {
-        return Err(Vec::new());
+        return Err(Box::default());
     };
     let place = fields.place.clone();
     let name = name(&mut fields, diagnostics);
@@ -136,7 +145,9 @@ pub(super) fn read(
     let when = fields.take("when").map_or_else(|| Some(Condition::always()), &mut condition);
     let unless = fields.take("unless").and_then(condition);
     let has_limit = fields.has("limit");
+    let errors_before_limit = diagnostics.errors();
     let limit = fields.take("limit").and_then(|node| limit::read(node, diagnostics));
+    let is_limit_read = diagnostics.errors() == errors_before_limit;
     let notify = notify(&mut fields, has_limit, diagnostics);
     let has_steps = limit.as_ref().is_some_and(|limit| !limit.steps.is_empty());
     if has_steps {
@@ -148,14 +159,22 @@ pub(super) fn read(
     let notices = Notice::ALL.map(|notice| (notice.name(), notice));
     let allow = fields.take("allow").map(Node::one_or_more).unwrap_or_default();
     let allow = allow.into_iter().filter_map(|node| node.choice(&notices, diagnostics)).collect();
-    let disconnect = fields.take("disconnect").and_then(|node| disconnect(&node, &action, &limit, diagnostics));
+    let disconnect =
+        fields.take("disconnect").map(|node| (node.place.clone(), node.boolean(diagnostics).unwrap_or_default()));
+    if let Some((place, true)) = &disconnect
+        && is_limit_read
+    {
+        check_disconnect(place, &action, &limit, diagnostics);
+    }
     report_misplaced(&mut fields, diagnostics);
     fields.finish(diagnostics);
     let (Some(name), Some(when), Some(action), true) =
-        (name, when.clone(), action, diagnostics.errors() == errors_before)
+        (name.clone(), when.clone(), action, diagnostics.errors() == errors_before)
     else {
         diagnostics.partial = true;
-        return Err(when.into_iter().chain(unless).collect());
+        let overrides = limit.and_then(|limit| limit.overrides);
+        let conditions = when.into_iter().chain(unless).collect();
+        return Err(Box::new(Dropped { name, conditions, overrides, notify }));
     };
     let rule = Rule {
         name,
@@ -167,7 +186,7 @@ pub(super) fn read(
         notify,
         mode: mode.map(|mode| mode.value).unwrap_or_default(),
         at,
-        disconnect: disconnect.unwrap_or_default(),
+        disconnect: disconnect.is_some_and(|(_, disconnect)| disconnect),
         allow,
     };
     if says_nothing && rule.mode == Mode::Enforce {
@@ -260,13 +279,7 @@ pub(super) fn answer_stage(
 }
 
 /// `disconnect`, which a rule without a reply of its own can only say if the default one is a 421.
-fn disconnect(
-    node: &Node,
-    action: &Option<Action>,
-    limit: &Option<Limit>,
-    diagnostics: &mut Diagnostics,
-) -> Option<bool> {
-    let disconnect = node.boolean(diagnostics)?;
+fn check_disconnect(place: &Place, action: &Option<Action>, limit: &Option<Limit>, diagnostics: &mut Diagnostics) {
     let of_connections = |limit: &Limit| !limit.connections.is_empty() || limit.concurrent.is_some();
     let replies = |limit: &Limit| limit.steps.iter().any(|step| matches!(step.then, StepAction::Reply(_)));
     let speaks = match action {
@@ -274,11 +287,10 @@ fn disconnect(
         Some(Action::Refuse(None)) => limit.as_ref().is_some_and(|limit| of_connections(limit) || replies(limit)),
         Some(Action::Accept | Action::AddHeader(_) | Action::Discard | Action::Quarantine) => false,
     };
-    if disconnect && !speaks {
+    if !speaks {
         let message = "`disconnect` goes with a reply of 421, and this rule has none";
-        diagnostics.push(Diagnostic::error(node.place.clone(), message).hint("reply = \"421 4.7.0 Try again later\""));
+        diagnostics.push(Diagnostic::error(place.clone(), message).hint("reply = \"421 4.7.0 Try again later\""));
     }
-    Some(disconnect)
 }
 
 /// `reply`, `then` or `add_header`; with none of them the rule refuses with the default reply for its case.

@@ -345,6 +345,7 @@ pub(super) fn state(node: Node, diagnostics: &mut Diagnostics) -> State {
         let message = format!("expected a path that starts with /, found \"{}\"", path.value);
         diagnostics.push(Diagnostic::error(path.place.clone(), message));
     }
+    let path = path.filter(|path| path.value.starts_with('/'));
     state.path = path.map(|path| At { value: path.value.into(), place: path.place });
     let interval =
         fields.take("interval").and_then(|node| node.parse::<Span>("a duration such as \"5s\"", diagnostics));

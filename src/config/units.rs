@@ -45,6 +45,7 @@ impl fmt::Display for Size {
         }
         match binary().find(|(_, factor)| self.0 >= 10 * factor) {
             Some((name, factor)) => write!(f, "{}.{} {name}", self.0 / factor, self.0 % factor * 10 / factor),
+            None if self.0 == 1 => f.write_str("1 byte"),
             None => write!(f, "{} bytes", self.0),
         }
     }
@@ -79,11 +80,18 @@ const TIME_UNITS: [(&str, u64); 21] = [
 ];
 
 impl Span {
-    /// Rounded up, so that whoever waits so long finds room: to seconds, past ten minutes to minutes.
+    /// Rounded up, so that whoever waits so long finds room: to seconds, past two minutes to minutes, past four hours to
+    /// hours, past four days to days.
     #[must_use]
     pub fn rounded_up(duration: Duration) -> Self {
         let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-        Self(Duration::from_secs(if seconds > 600 { seconds.div_ceil(60) * 60 } else { seconds.max(1) }))
+        let unit = match seconds {
+            0..=120 => 1,
+            121..=14_400 => 60,
+            14_401..=345_600 => 3600,
+            _ => 86_400,
+        };
+        Self(Duration::from_secs(seconds.max(1).div_ceil(unit) * unit))
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Explanation {
     digits: Vec<Digit>,
     /// The rules whose text it has.
     rules: Vec<String>,
+    /// The first of them, where it refuses by a limit.
+    limit: Option<String>,
     claims: Vec<&'static Claim>,
 }
 
@@ -79,14 +81,17 @@ impl Explanation {
             digits.extend(digits::of_basic(code));
         }
         digits.extend(unregistered.into_iter().flat_map(digits::of_enhanced));
+        let rules = origins.rules(found.code, &found.text);
+        let limit = rules.first().filter(|rule| found.speaker.may_be_ours() && origins.is_limit(rule));
         Self {
+            limit: limit.map(|rule| (*rule).to_owned()),
             known: codes::known_text(&shown, &found.text),
             code: shown,
             remarks: remarks(found, basic),
             basic,
             enhanced,
             digits,
-            rules: origins.rules(found.code, &found.text).into_iter().map(str::to_owned).collect(),
+            rules: rules.into_iter().map(str::to_owned).collect(),
             claims: claims(found, basic),
             found: Some(found.clone()),
         }
@@ -118,6 +123,7 @@ impl Explanation {
             enhanced,
             digits,
             rules: Vec::new(),
+            limit: None,
             claims: codes::claims_about(&about).collect(),
         }
     }
@@ -145,7 +151,17 @@ impl Explanation {
 
     /// The first thing to do, in a few words.
     #[must_use]
-    pub fn first(&self) -> Option<&'static str> {
+    pub fn first(&self) -> Option<String> {
+        let of_limit = |rule| {
+            format!(
+                "See who is over its limit: `postward limits list --limited --rule {rule}`, `postward limits show KEY`"
+            )
+        };
+        self.limit.as_ref().map(of_limit).or_else(|| self.usual_first().map(str::to_owned))
+    }
+
+    /// The same, whichever rule it was.
+    fn usual_first(&self) -> Option<&'static str> {
         if let Some(known) = self.known {
             return Some(known.first);
         }
@@ -237,10 +253,15 @@ impl Explanation {
         self.rules.iter().for_each(|rule| line("rule", &format!("`{rule}` of the configuration has this text")));
         self.remarks.iter().for_each(|remark| line("note", remark));
         if let Some(first) = self.first() {
-            line("do first", first);
+            line("do first", &first);
         }
         if let Some(known) = self.known {
             line("this text", known.means);
+        } else if self.limit.is_some() {
+            line(
+                "this text",
+                "A limit had no room left for whom it was said to. It says nothing of the disk or of the server's load.",
+            );
         }
         if let Some(basic) = self.basic {
             line("means", &format!("{}: {}", basic.code, basic.meaning));
@@ -249,7 +270,7 @@ impl Explanation {
             line("means", &format!("{}{}: {}", enhanced.code, of_vendor(enhanced), enhanced.meaning));
         }
         self.digits.iter().for_each(|(digit, meaning)| line(digit, meaning));
-        if self.known.is_none() {
+        if self.known.is_none() && self.limit.is_none() {
             self.advice().lines(self.class(), &mut line);
         }
         if let Some(basic) = self.basic {

@@ -17,6 +17,25 @@ pub struct Found {
     pub line: usize,
 }
 
+impl Found {
+    /// Whether a message was delivered, and nobody replied to that: no reply was counted.
+    #[must_use]
+    pub fn is_mere_delivery(&self) -> bool {
+        let is_success = self.enhanced.is_some_and(|enhanced| enhanced.class == 2);
+        self.speaker == Speaker::Nobody && self.code.is_none() && is_success
+    }
+}
+
+impl Speaker {
+    /// Whether it may have been this server, for all that the text tells.
+    pub(super) const fn may_be_ours(self) -> bool {
+        match self {
+            Self::Milter | Self::Mta | Self::Postward | Self::Unknown => true,
+            Self::Nobody | Self::Remote => false,
+        }
+    }
+}
+
 /// Who said a reply to whom, as far as the text around it tells.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Speaker {

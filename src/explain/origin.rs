@@ -1,5 +1,7 @@
 //! Which rule of a configuration a text came from.
 
+use std::collections::BTreeSet;
+
 use crate::config::Part;
 use crate::config::Template;
 use crate::policy::Outline;
@@ -8,18 +10,24 @@ use crate::policy::Outline;
 #[derive(Debug, Default)]
 pub struct Origins {
     replies: Vec<(String, u16, Template)>,
+    /// The rules that have a limit.
+    limits: BTreeSet<String>,
 }
 
 impl Origins {
     /// Those of a policy's [`crate::policy::Policy::outlines`].
     pub fn of<'a>(outlines: impl IntoIterator<Item = &'a Outline>) -> Self {
         let mut replies: Vec<(String, u16, Template)> = Vec::new();
+        let mut limits = BTreeSet::new();
         let spoken = |outline: &'a Outline| {
             let steps = outline.steps.iter().filter_map(|step| step.reply.as_ref());
             outline.reply.iter().chain(steps).map(move |reply| (outline, reply))
         };
         for (outline, (status, text)) in outlines.into_iter().flat_map(spoken) {
             let template: Template = text.parse().unwrap_or_default();
+            if outline.counts.is_some() {
+                limits.insert(outline.rule.clone());
+            }
             if !replies
                 .iter()
                 .any(|(rule, code, other)| (rule, *code, other) == (&outline.rule, status.code(), &template))
@@ -27,7 +35,13 @@ impl Origins {
                 replies.push((outline.rule.clone(), status.code(), template));
             }
         }
-        Self { replies }
+        Self { replies, limits }
+    }
+
+    /// Whether this rule refuses by a limit.
+    #[must_use]
+    pub fn is_limit(&self, rule: &str) -> bool {
+        self.limits.contains(rule)
     }
 
     /// The rules that may have said this; `code` is not always known.

@@ -24,6 +24,9 @@ pub struct Summary {
     others: u64,
 }
 
+/// What to do first about replies most of which limits gave.
+const OVER_LIMITS: &str = "See who is over the limits: `postward limits list --limited`, `postward limits show KEY`";
+
 /// More different replies are not told apart.
 const MOST_DIFFERENT: usize = 1000;
 
@@ -37,6 +40,8 @@ struct Count {
     text: String,
     /// How often each rule's text was met.
     rules: BTreeMap<String, u64>,
+    /// How often it was that of a rule with a limit.
+    of_limits: u64,
 }
 
 /// A line of the summary.
@@ -55,16 +60,17 @@ impl Row<'_> {
     fn advice(&self) -> Option<String> {
         match self.key.0 {
             _ if self.is_success() => None,
+            _ if self.count.of_limits * 2 > self.count.times => Some(OVER_LIMITS.to_owned()),
             Speaker::Milter | Speaker::Mta | Speaker::Postward => self.explanation.receiver(),
-            Speaker::Nobody | Speaker::Remote | Speaker::Unknown => self.explanation.first().map(str::to_owned),
+            Speaker::Nobody | Speaker::Remote | Speaker::Unknown => self.explanation.first(),
         }
     }
 }
 
 impl Summary {
-    /// Counts one more, whose text is that of these rules. Who is refused may choose the codes that others say, so that there
+    /// Counts one more, and the rules that may have said it. Who is refused may choose the codes that others say, so that there
     /// is an end to how many are told apart.
-    pub fn add(&mut self, found: &Found, rules: &[&str]) {
+    pub fn add(&mut self, found: &Found, origins: &Origins) {
         self.total += 1;
         let known = codes::known_text(&shown(found.code, found.enhanced), &found.text).map(|known| known.name);
         let key = (found.speaker, found.code, found.enhanced, known);
@@ -77,8 +83,11 @@ impl Summary {
             count.text.clone_from(&found.text);
         }
         count.times += 1;
+        let rules = origins.rules(found.code, &found.text);
+        let is_of_limit = found.speaker.may_be_ours() && rules.first().is_some_and(|rule| origins.is_limit(rule));
+        count.of_limits += u64::from(is_of_limit);
         for rule in rules {
-            *count.rules.entry((*rule).to_owned()).or_default() += 1;
+            *count.rules.entry(rule.to_owned()).or_default() += 1;
         }
     }
 

@@ -80,7 +80,7 @@ pub enum Answer {
 /// What of a counter said no.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Bound {
-    /// The key is blocked, by an operator or because it was over the limit; nothing was judged.
+    /// The key is blocked, by an administrator or because it was over the limit; nothing was judged.
     Block,
     /// The bound on what is held at once.
     Concurrent,

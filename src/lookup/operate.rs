@@ -1,4 +1,4 @@
-//! What sessions and operators do to the limits and see of them, by the policy's number of a counter.
+//! What sessions and administrators do to the limits and see of them, by the policy's number of a counter.
 
 use std::time::Duration;
 use std::time::SystemTime;

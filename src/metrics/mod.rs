@@ -130,7 +130,7 @@ impl Notified {
     }
 }
 
-/// What an operator did to a key of a limit.
+/// What an administrator did to a key of a limit.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum LimitChange {
     /// Nothing passes.
@@ -209,7 +209,7 @@ impl Metrics {
             &["stage"],
         )?;
         let changes = IntCounterVec::new(
-            Opts::new("postward_limit_changes_total", "Changes of limits' keys by operators"),
+            Opts::new("postward_limit_changes_total", "Changes of limits' keys by administrators"),
             &["change"],
         )?;
         let shed = IntCounterVec::new(
@@ -341,7 +341,7 @@ impl Metrics {
         self.session_memory.set(i64::try_from(octets).unwrap_or(i64::MAX));
     }
 
-    /// An operator changed a key of a limit.
+    /// An administrator changed a key of a limit.
     pub fn limit_changed(&self, change: LimitChange) {
         if let Some((_, counter)) = self.limit_changes.iter().find(|(known, _)| *known == change) {
             counter.inc();

@@ -465,9 +465,9 @@ mod tests {
         let new = policy(RULE);
         let _series = metrics.adopt(&new, "new");
         drop(old);
-        assert!(!metrics.encode().unwrap().contains("admin"));
+        assert!(!metrics.encode().unwrap().contains("notify=\"admin\""));
         metrics.notified("admin", Notified::Sent);
-        assert!(!metrics.encode().unwrap().contains("admin"));
+        assert!(!metrics.encode().unwrap().contains("notify=\"admin\""));
     }
 
     #[test]

@@ -213,6 +213,8 @@ mod tests {
         let shown = |ms| Span::rounded_up(Duration::from_millis(ms)).to_string();
         assert_eq!(shown(1), "1 second");
         assert_eq!(shown(59_001), "1 minute");
-        assert_eq!(shown(601_000), "11 minutes");
+        assert_eq!([119_500, 120_001, 599_000].map(shown), ["2 minutes", "3 minutes", "10 minutes"]);
+        assert_eq!([601_000, 14_400_000].map(shown), ["11 minutes", "4 hours"]);
+        assert_eq!([14_401_000, 345_601_000].map(shown), ["5 hours", "5 days"]);
     }
 }

@@ -10,6 +10,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use nix::unistd::Group;
+use nix::unistd::Uid;
+use nix::unistd::User;
 use tokio::net::TcpListener;
 use tokio::net::UnixListener;
 
@@ -241,6 +243,12 @@ pub(super) fn group(name: &str, key: &'static str) -> Result<u32, BindError> {
     }
 }
 
+/// The name of the user that we run as, or his number.
+fn own_user() -> String {
+    let number = Uid::effective();
+    User::from_uid(number).ok().flatten().map_or_else(|| number.to_string(), |user| user.name)
+}
+
 /// Removes a socket that nobody listens on.
 fn clear(path: &Path, key: &'static str) -> Result<(), BindError> {
     let listen = |error| BindError::Listen { key, endpoint: Endpoint::Unix(path.to_owned()), error };
@@ -383,12 +391,11 @@ impl fmt::Display for BindError {
                 write!(f, "cannot set group and mode of unix:{}: {error}; {hint}", path.display())
             }
             Self::State { path, error } => {
-                let hint = if error.kind() == io::ErrorKind::PermissionDenied {
-                    "; it must belong to the user that the daemon runs as"
-                } else {
-                    ""
-                };
-                write!(f, "state.path: cannot keep counters in {}: {error}{hint}", path.display())
+                write!(f, "state.path: cannot keep counters in {}: {error}", path.display())?;
+                if error.kind() == io::ErrorKind::PermissionDenied {
+                    write!(f, "; it must belong to user {}, as whom the daemon runs", own_user())?;
+                }
+                Ok(())
             }
         }
     }

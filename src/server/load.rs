@@ -18,6 +18,8 @@ use crate::config::At;
 use crate::config::Config;
 use crate::config::Diagnostic;
 use crate::config::Diagnostics;
+use crate::config::Endpoint;
+use crate::config::Place;
 use crate::config::Question;
 use crate::config::Source;
 use crate::metrics::Metrics;
@@ -126,6 +128,24 @@ fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
         Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
         Err(error) => Err(error),
     };
+    let mut directory_of = |key: &str, path: &Path, place: &Place| {
+        if let Some(directory) = path.parent()
+            && let Err(error) = is_directory(directory)
+        {
+            let message = format!("{key}: cannot make a socket in {} here: {error}", directory.display());
+            let hint =
+                "make the directory; of one below /run, RuntimeDirectory= in a systemd unit does so at each start";
+            diagnostics.push(Diagnostic::warning(place.clone(), message).hint(hint));
+        }
+    };
+    for listen in &config.server.listen {
+        if let Endpoint::Unix(path) = &listen.value.endpoint {
+            directory_of("server.listen", path, &listen.place);
+        }
+    }
+    if let Some(path) = &config.server.control {
+        directory_of("server.control", &path.value, &path.place);
+    }
     if let Some(path) = &config.state.path
         && let Err(error) = is_directory(&path.value)
     {

@@ -122,7 +122,7 @@ impl From<u64> for Load {
 /// All bounds that a key is under together. Without any it is unlimited, and yet counted if another row has a window.
 #[derive(Clone, Debug, Default, Eq, Hash, PartialEq)]
 pub(crate) struct Row {
-    /// For which keys, as operators call them; `None` for all others.
+    /// For which keys, as administrators call them; `None` for all others.
     pub(crate) whose: Option<Arc<str>>,
     /// Bounds on what is committed within a time, plus what is held. An amount of 0 forbids.
     pub(crate) rates: Vec<Rate>,

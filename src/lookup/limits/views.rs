@@ -1,4 +1,4 @@
-//! What operators see of the counters: how many keys there are, single keys, all of them, those that use most.
+//! What administrators see of the counters: how many keys there are, single keys, all of them, those that use most.
 
 use std::cmp::Reverse;
 use std::sync::Arc;

@@ -102,7 +102,7 @@ impl Store {
         let lock = Mutex::new(take(directory)?);
         let store = Self { directory: directory.to_owned(), lock, progress };
         // The lock may be older than the right to write.
-        drop(store.create()?);
+        drop(store.create().map_err(|error| of_file(NEW, error))?);
         fs::remove_file(store.path(NEW))?;
         Ok(store)
     }
@@ -272,11 +272,18 @@ fn older(record: Record, counter: usize, passed: Duration) -> Record {
 
 /// Takes a directory, unless another program has it.
 fn take(directory: &Path) -> io::Result<Flock<File>> {
-    let lock = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK))?;
+    let lock = File::options().create(true).truncate(false).write(true).open(directory.join(LOCK));
+    let lock = lock.map_err(|error| of_file(LOCK, error))?;
     Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
         let is_taken = error == Errno::EWOULDBLOCK;
         if is_taken { io::Error::other("another postward uses it") } else { error.into() }
     })
+}
+
+/// Where the right is missing, it may be to one file only.
+fn of_file(name: &str, error: io::Error) -> io::Error {
+    let kind = error.kind();
+    if kind == io::ErrorKind::PermissionDenied { io::Error::new(kind, format!("{name}: {error}")) } else { error }
 }
 
 fn buffered(file: &File) -> impl Read {

@@ -72,7 +72,7 @@ fn looks(rule: &config::Rule, known: Stage) -> impl Iterator<Item = Aspect> {
 }
 
 /// What counts whole messages comes before what counts recipients: judged at the same stage, it speaks for all of them.
-fn measures(limit: &config::Limit) -> Vec<Measure> {
+pub(super) fn measures(limit: &config::Limit) -> Vec<Measure> {
     let of_messages = [Measure::Messages, Measure::Bytes, Measure::Distinct, Measure::Recipients];
     let all = [Measure::Connections, Measure::Concurrent, Measure::BadRecipients].into_iter().chain(of_messages);
     all.filter(|measure| match measure {
@@ -119,7 +119,10 @@ pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
             };
             limit.bad_recipients.iter().map(shown).collect()
         }
-        Measure::Concurrent => vec![format!("at most {} connections at once", limit.concurrent.unwrap_or_default())],
+        Measure::Concurrent => {
+            let most = limit.concurrent.unwrap_or_default();
+            vec![format!("at most {most} {} at once", so_many("connections", most))]
+        }
         Measure::Bytes => {
             let shown =
                 |rate: &config::Rate| format!("at most {} in any {}", Size(rate.amount), config::Span(rate.per));
@@ -134,8 +137,10 @@ pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
         }
         Measure::Connections | Measure::Messages | Measure::Recipients => {
             let name = measure.name();
-            let shown =
-                |rate: &config::Rate| format!("at most {} {name} in any {}", rate.amount, config::Span(rate.per));
+            let shown = |rate: &config::Rate| {
+                let noun = so_many(name, rate.amount);
+                format!("at most {} {noun} in any {}", rate.amount, config::Span(rate.per))
+            };
             rates(limit, measure).iter().map(shown).collect()
         }
     };
@@ -154,6 +159,11 @@ pub(super) fn counted(limit: &config::Limit, measure: Measure) -> String {
     // What is above may pass.
     let bounds = if limit.steps.is_empty() { bounds } else { bounds.replace("at most ", "") };
     format!("{bounds} {key}{own}{tries}{block}")
+}
+
+/// The plural, or what it is of one.
+fn so_many(plural: &'static str, amount: u64) -> &'static str {
+    if amount == 1 { plural.trim_end_matches('s') } else { plural }
 }
 
 /// What different values are called, in full.
@@ -183,4 +193,16 @@ fn key_name(part: KeyPart) -> String {
         KeyPart::SenderDomain => "sender domain",
     };
     name.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_the_noun_is_singular() {
+        for (plural, one) in [("connections", "connection"), ("messages", "message"), ("recipients", "recipient")] {
+            assert_eq!([0, 1, 2].map(|amount| so_many(plural, amount)), [plural, one, plural]);
+        }
+    }
 }

@@ -69,8 +69,8 @@ impl Policy {
         for (index, rule) in config.rules.iter().enumerate() {
             compiler.rule(index, rule);
         }
-        for condition in &config.dropped {
-            compiler.references.look_for_lists(condition, compiler.diagnostics);
+        for dropped in &config.dropped {
+            compiler.dropped(dropped);
         }
         compiler.references.report_unused_lists(compiler.diagnostics);
         compiler.references.report_useless_overrides(compiler.diagnostics);
@@ -118,8 +118,19 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    /// Looks for what a rule names that is of no other use.
+    fn dropped(&mut self, rule: &'a config::Dropped) {
+        for condition in &rule.conditions {
+            self.references.look_for_lists(condition, self.diagnostics);
+        }
+        if let Some(name) = &rule.overrides {
+            self.references.look_for_overrides(name, self.diagnostics);
+        }
+        self.notifiers.look_for(&rule.notify, self.diagnostics);
+    }
+
     fn rule(&mut self, index: usize, rule: &'a config::Rule) {
-        self.check_rule(index, rule);
+        self.check_rule(rule);
         let condition = Arc::new(self.references.condition(rule, self.diagnostics));
         let questions = Questions::of(rule);
         let exempts = matches!(rule.action, Action::Accept | Action::Discard | Action::Quarantine);
@@ -145,12 +156,8 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn check_rule(&mut self, index: usize, rule: &'a config::Rule) {
+    fn check_rule(&mut self, rule: &'a config::Rule) {
         let name = &rule.name;
-        if self.config.rules.iter().take(index).any(|above| above.name.value == name.value) {
-            let message = format!("there is another rule `{}` above", name.value);
-            self.diagnostics.push(Diagnostic::error(name.place.clone(), message));
-        }
         if let Some(above) = &self.unconditional {
             let message = format!("this rule can never be reached: `{above}` above it always decides");
             self.diagnostics.push(Diagnostic::error(name.place.clone(), message));

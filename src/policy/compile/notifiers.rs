@@ -6,28 +6,29 @@ use crate::config::At;
 use crate::config::Config;
 use crate::config::Diagnostic;
 use crate::config::Diagnostics;
-use crate::config::Notify;
 
 /// Those that can be named, and those that were.
 pub(super) struct Notifiers<'a> {
-    defined: &'a [Notify],
+    /// Also those that have a mistake.
+    defined: Vec<&'a At<String>>,
     used: BTreeSet<&'a str>,
 }
 
 impl<'a> Notifiers<'a> {
-    pub(super) const fn new(config: &'a Config) -> Self {
-        Self { defined: config.notify.as_slice(), used: BTreeSet::new() }
+    pub(super) fn new(config: &'a Config) -> Self {
+        let defined = config.notify.iter().map(|notify| &notify.name).chain(&config.unread_notify).collect();
+        Self { defined, used: BTreeSet::new() }
     }
 
     /// Reports those that a rule names and that are missing.
     pub(super) fn look_for(&mut self, names: &'a [At<String>], diagnostics: &mut Diagnostics) {
         for name in names {
-            if self.defined.iter().any(|notify| notify.name.value == name.value) {
+            if self.defined.iter().any(|defined| defined.value == name.value) {
                 self.used.insert(&name.value);
                 continue;
             }
             let message = format!("there is no notify `{}`", name.value);
-            let mut known: Vec<&str> = self.defined.iter().map(|notify| notify.name.value.as_str()).collect();
+            let mut known: Vec<&str> = self.defined.iter().map(|defined| defined.value.as_str()).collect();
             known.sort_unstable();
             let hint = if known.is_empty() {
                 format!("define it: [notify.{}]", name.value)
@@ -39,10 +40,10 @@ impl<'a> Notifiers<'a> {
     }
 
     pub(super) fn report_unused(&self, diagnostics: &mut Diagnostics) {
-        for notify in self.defined.iter().filter(|notify| !self.used.contains(notify.name.value.as_str())) {
-            let message = format!("notify `{}` is not used by any rule", notify.name.value);
-            let hint = format!("add notify = \"{}\" to a rule with a limit", notify.name.value);
-            diagnostics.push(Diagnostic::warning(notify.name.place.clone(), message).hint(hint));
+        for name in self.defined.iter().filter(|name| !self.used.contains(name.value.as_str())) {
+            let message = format!("notify `{}` is not used by any rule", name.value);
+            let hint = format!("add notify = \"{}\" to a rule with a limit", name.value);
+            diagnostics.push(Diagnostic::warning(name.place.clone(), message).hint(hint));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Conditions compiled: lists by number, what is cheap first; and whether each list is what its condition needs.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,8 +12,10 @@ use crate::config::Diagnostic;
 use crate::config::Diagnostics;
 use crate::config::DomainPattern;
 use crate::facts::Fact;
+use crate::policy::compile::aspect::measures;
 use crate::policy::condition::Condition;
 use crate::policy::condition::Question;
+use crate::policy::limit::Measure;
 use crate::policy::list::List;
 use crate::policy::overrides::Overrides;
 
@@ -31,11 +34,11 @@ pub(super) struct References<'a> {
     overrides: HashMap<usize, Arc<Overrides>>,
 }
 
-/// Which entries of a list of overrides can be somebody's key.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is counted for the keys that entries of a list of overrides can be; nothing where they can be none.
+#[derive(Debug, Default)]
 struct Uses {
-    by_client: bool,
-    by_name: bool,
+    by_client: BTreeSet<&'static str>,
+    by_name: BTreeSet<&'static str>,
 }
 
 impl<'a> References<'a> {
@@ -216,19 +219,35 @@ impl<'a> References<'a> {
 
     /// Marks the list of a limit as used, and reports what in it can never count.
     pub(super) fn check_overrides(&mut self, limit: &config::Limit, diagnostics: &mut Diagnostics) {
-        let Some(name) = &limit.overrides else {
+        let Some(index) = limit.overrides.as_ref().and_then(|name| self.look_for_overrides(name, diagnostics)) else {
             return;
         };
+        let counted = || measures(limit).into_iter().map(Measure::name);
+        let uses = self.overridden.entry(index).or_default();
+        for part in &limit.key {
+            match part {
+                config::KeyPart::Client { .. } => uses.by_client.extend(counted()),
+                config::KeyPart::Helo
+                | config::KeyPart::Listener
+                | config::KeyPart::Login
+                | config::KeyPart::Recipient
+                | config::KeyPart::RecipientDomain
+                | config::KeyPart::Sender
+                | config::KeyPart::SenderDomain => uses.by_name.extend(counted()),
+            }
+        }
+    }
+
+    /// Marks the list that a limit names as used, and reports one that is missing or of no use to limits.
+    pub(super) fn look_for_overrides(&mut self, name: &At<String>, diagnostics: &mut Diagnostics) -> Option<usize> {
         let Some((index, used)) = self.named.get_mut(name.value.as_str()) else {
             let message = format!("there is no list `{}`", name.value);
             let hint = format!("define it: [lists.{}.limits]", name.value);
             diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
-            return;
+            return None;
         };
         *used = true;
-        let Some(list) = self.config.lists.get(*index) else {
-            return;
-        };
+        let list = self.config.lists.get(*index)?;
         if list.limits.is_empty() {
             let message = format!("list `{}` has no limits, which `overrides` needs", name.value);
             let hint = format!(
@@ -237,19 +256,7 @@ impl<'a> References<'a> {
             );
             diagnostics.push(Diagnostic::error(name.place.clone(), message).hint(hint));
         }
-        let uses = self.overridden.entry(*index).or_default();
-        for part in &limit.key {
-            match part {
-                config::KeyPart::Client { .. } => uses.by_client = true,
-                config::KeyPart::Helo
-                | config::KeyPart::Listener
-                | config::KeyPart::Login
-                | config::KeyPart::Recipient
-                | config::KeyPart::RecipientDomain
-                | config::KeyPart::Sender
-                | config::KeyPart::SenderDomain => uses.by_name = true,
-            }
-        }
+        Some(*index)
     }
 
     /// Reports entries of lists of overrides that no limit which names them can use.
@@ -258,9 +265,12 @@ impl<'a> References<'a> {
             let Some(uses) = self.overridden.get(&index) else {
                 continue;
             };
-            for entry in &list.limits {
+            // A key that is empty stands in for those of a list with an error.
+            for entry in list.limits.iter().filter(|entry| !entry.key.value.is_empty()) {
                 let is_network = config::parse_network(&entry.key.value).is_ok();
-                if if is_network { uses.by_client } else { uses.by_name } {
+                let counted = if is_network { &uses.by_client } else { &uses.by_name };
+                if !counted.is_empty() {
+                    report_bounds_of_nothing(entry, counted, diagnostics);
                     continue;
                 }
                 let message = format!("\"{}\" is nobody's key in a limit that names this list", entry.key.value);
@@ -291,6 +301,24 @@ impl<'a> References<'a> {
                 diagnostics.push(Diagnostic::warning(list.name.place.clone(), message));
             }
         }
+    }
+}
+
+/// Reports what an override says of things that no limit on its key counts: there it has the bounds of all others.
+fn report_bounds_of_nothing(entry: &config::Override, counted: &BTreeSet<&'static str>, diagnostics: &mut Diagnostics) {
+    let is_idle = |name: &At<&'static str>| !counted.contains(name.value);
+    let key = &entry.key.value;
+    let known: Vec<&str> = counted.iter().copied().collect();
+    let mut hint = format!("those count {}", known.join(" and "));
+    if entry.named.iter().all(is_idle) {
+        hint.push_str(&format!("; there \"{key}\" has the bounds of all others"));
+    }
+    for name in entry.named.iter().filter(|name| is_idle(name)) {
+        let message = format!(
+            "\"{key}\" has a bound on `{}`, which no limit counts that names this list and has such keys",
+            name.value
+        );
+        diagnostics.push(Diagnostic::warning(name.place.clone(), message).hint(hint.clone()));
     }
 }
 

@@ -179,7 +179,7 @@ impl Connection {
     /// However many keys there are, only a few are in memory here.
     async fn answer(&mut self, request: Request) -> io::Result<()> {
         if request.command == Command::Reload {
-            tracing::info!(uid = self.uid, "an operator asks for a reload");
+            tracing::info!(uid = self.uid, "an administrator asks for a reload");
             let outcome = self.reloader.reload().await;
             return self.write(&(answer::reloaded(&outcome) + &answer::done(1))).await;
         }

@@ -179,7 +179,7 @@ impl Operator<'_> {
                 seconds = span.map(|span| span.as_secs()),
                 uid = self.uid,
                 user,
-                "limit changed by an operator"
+                "limit changed by an administrator"
             );
             lines.extend(view.map(|view| answer::changed(counter, change, &view)));
         }
