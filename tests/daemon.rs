@@ -532,7 +532,8 @@ fn pages_answer_as_a_prober_expects() {
         ("GET /metrics?x=y", 200),
         ("HEAD /metrics", 200),
         ("HEAD /healthz", 200),
-        ("GET /", 404),
+        // Nobody whom it knows: a page of another site may have led the browser there.
+        ("GET /", 421),
         ("GET /metrics/", 404),
         ("GET /../etc/passwd", 404),
         ("HEAD /nowhere", 404),

@@ -31,7 +31,9 @@ pub(super) fn id(text: &str) -> Option<DecisionId> {
     let (session, number) = word.split_once('.').map_or((word, None), |(session, number)| (session, Some(number)));
     let is_mixed =
         session.contains(|c: char| c.is_ascii_digit()) && session.contains(|c: char| c.is_ascii_alphabetic());
-    if session.len() < SHORTEST || (number.is_none() && !is_mixed) || Path::new(text).is_file() {
+    // Other programs' ids have capitals.
+    let is_foreign = session.contains(|c: char| c.is_ascii_uppercase());
+    if is_foreign || session.len() < SHORTEST || (number.is_none() && !is_mixed) || Path::new(text).is_file() {
         return None;
     }
     word.parse().ok()

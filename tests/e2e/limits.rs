@@ -383,6 +383,7 @@ fn who_is_over_a_limit_is_shut_out_for_longer_than_its_window() {
         client.mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
         client.quit();
         site.client().mail(SENDER).is("452 4.3.1 Shut out for 2 hours");
+        site.daemon.wait_for_log("used 1; blocked until 20");
         let log = site.daemon.log();
         let begins = log.lines().filter(|line| line.contains("messages 1/minute used 1; blocked until 20")).count();
         assert_eq!(begins, 1, "{log}");
