@@ -31,8 +31,8 @@ pub(super) fn id(text: &str) -> Option<DecisionId> {
     let (session, number) = word.split_once('.').map_or((word, None), |(session, number)| (session, Some(number)));
     let is_mixed =
         session.contains(|c: char| c.is_ascii_digit()) && session.contains(|c: char| c.is_ascii_alphabetic());
-    // Other programs' ids have capitals.
-    let is_foreign = session.contains(|c: char| c.is_ascii_uppercase());
+    // Alone, a word with capitals is rather the queue id of an MTA.
+    let is_foreign = number.is_none() && session.contains(|c: char| c.is_ascii_uppercase());
     if is_foreign || session.len() < SHORTEST || (number.is_none() && !is_mixed) || Path::new(text).is_file() {
         return None;
     }

@@ -170,6 +170,8 @@ pub struct Health {
     pub internal_errors: u64,
     /// Connections on which the MTA made no sense.
     pub protocol_errors: u64,
+    /// Connections for which there was no room.
+    pub shed: u64,
 }
 
 /// The file that counters are saved in.
@@ -401,6 +403,7 @@ impl Metrics {
             saves_failed: self.state.failed.get(),
             internal_errors: self.internal_errors.get(),
             protocol_errors: self.protocol_errors.get(),
+            shed: self.connections_shed.iter().map(|(_, counter)| counter.get()).sum(),
         }
     }
 

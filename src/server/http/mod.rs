@@ -197,7 +197,13 @@ fn harden(headers: &mut HeaderMap) {
 /// Says what it takes to be let in.
 fn send_away(denied: Denied, visit: Visit, context: &Context) -> Response<Full<Bytes>> {
     let (status, text) = match denied {
-        Denied::NoPage => (StatusCode::NOT_FOUND, NOTHING_ELSE),
+        Denied::NoPage if context.in_force().config.http.status_page => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the status page is shut: http.token_file is of no use, and the log says why\n",
+        ),
+        Denied::NoPage => {
+            (StatusCode::NOT_FOUND, "there are /metrics, /healthz and /readyz; http.status_page is off\n")
+        }
         Denied::Host => {
             let text =
                 "this page is known as localhost, or by its address; behind a proxy it takes http.trusted_header\n";

@@ -40,9 +40,11 @@ pub(super) fn page(now: &Now<'_>) -> Said {
             h1 { "Decision " span.id { (id) } }
             (about(&last))
             @for entry in &entries { (step(now, &ShownDecision::new(entry, now.privacy))) }
-            p.sub {
-                "The same on the command line: " code { "postward explain " (id) } "."
-                @if !now.privacy.is_full() { " That shows addresses in full, which are shortened here." }
+            @if now.context.started.server.control.is_some() {
+                p.sub {
+                    "The same on the command line: " code { "postward explain " (id) } "."
+                    @if !now.privacy.is_full() { " That shows addresses in full, which are shortened here." }
+                }
             }
         },
     )

@@ -38,7 +38,7 @@ fn limit(now: &Now<'_>, number: usize, counter: &Counter) -> Markup {
                 (words::number(stats.blocked as u64)) " blocked."
                 @if stats.evictions > 0 { " " strong { (words::counted(stats.evictions, "key")) " forgotten early, for want of room." } }
             }
-            @if views.is_empty() { p.empty { "Nothing was counted yet." } } @else {
+            @if views.is_empty() { p.empty { "No key is remembered now." } } @else {
                 table.limits role="table" {
                     caption.hidden { "Keys of " (counter.rule) " that use most" }
                     thead role="rowgroup" { tr role="row" { th role="columnheader" scope="col" { "Key" } th role="columnheader" scope="col" { "Used" } th role="columnheader" scope="col" { "State" } } }

@@ -1,5 +1,7 @@
 //! The first page: whether all is well, what was answered, which rules hold, what was decided last.
 
+use std::path::Path;
+
 use maud::Markup;
 use maud::html;
 
@@ -13,6 +15,9 @@ use super::filter::Query;
 use super::rules;
 use super::words;
 use crate::codes;
+use crate::config::At;
+use crate::config::Config;
+use crate::config::Question;
 use crate::facts::Answer;
 use crate::metrics::Counted;
 use crate::metrics::Picture;
@@ -98,13 +103,17 @@ fn policy(now: &Now<'_>) -> Item {
 fn sessions(now: &Now<'_>) -> Item {
     let open = now.context.active.load(std::sync::atomic::Ordering::Relaxed);
     let most = now.in_force.config.server.max_sessions;
+    let shed = now.context.metrics.health().shed;
     Item {
         name: "SMTP sessions",
         value: html! { (words::number(open as u64)) },
-        more: html! { "of at most " (words::number(most as u64)) },
+        more: html! {
+            "of at most " (words::number(most as u64))
+            @if shed > 0 { "; " (words::number(shed)) " found no room since the start" }
+        },
         state: if open >= most {
             BAD
-        } else if open > most / 10 * 8 {
+        } else if shed > 0 || open > most / 10 * 8 + most % 10 * 8 / 10 {
             LOOK
         } else {
             WELL
@@ -178,13 +187,30 @@ fn errors(now: &Now<'_>) -> Item {
 /// Paths whose free space rules ask about.
 fn disks<'a>(now: &'a Now<'_>) -> impl Iterator<Item = Item> + 'a {
     now.in_force.policy.paths().iter().enumerate().map(|(number, path)| {
+        let least = least_free(&now.in_force.config, path);
         let (value, state) = match now.in_force.lookups.last_disk_space(number) {
-            Some(Answer::Bytes(free)) => (html! { (words::size(free)) " free" }, WELL),
+            Some(Answer::Bytes(free)) => (html! { (words::size(free)) " free" }, if free < least { BAD } else { WELL }),
             None => (html! { "not asked yet" }, WELL),
             Some(_) => (html! { "cannot be asked" }, BAD),
         };
         Item { name: "Disk", value, more: html! { (path.display()) }, state }
     })
+}
+
+/// Below how much free space a rule holds; of several rules the first that will.
+fn least_free(config: &Config, path: &Path) -> u64 {
+    let mut least = 0;
+    let mut look = |question: &At<Question>, _| {
+        if let Question::DiskFree { path: asked, below } = &question.value
+            && asked == path
+        {
+            least = least.max(*below);
+        }
+    };
+    for rule in &config.rules {
+        rule.when.for_each(true, &mut look);
+    }
+    least
 }
 
 fn answers(pictures: &[(Counted, Picture)]) -> Markup {
@@ -194,7 +220,7 @@ fn answers(pictures: &[(Counted, Picture)]) -> Markup {
         (charts::legend(&hour))
         div.charts {
             (charts::bars(&hour, "Last hour, by minute", "60 min", |ago| format!("{ago} min ago")))
-            (charts::bars(&day, "Last day, by quarter of an hour", "24 h", |ago| format!("{} min ago", ago * 15)))
+            (charts::bars(&day, "Last day, by quarter of an hour", "24 h", |ago| format!("{} h {:02} min ago", ago / 4, ago % 4 * 15)))
         }
         @if pictures.is_empty() { p.empty { "No answer was given yet that ends a message or refuses it." } } @else {
             table.answers role="table" {
