@@ -255,7 +255,7 @@ fn beyond_this_host_it_takes_a_login() {
     fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
     daemon.signal("HUP");
     daemon.wait_for_log("everybody on this host may read it; chmod 0640, or 0600; the status page stays shut");
-    assert_eq!(here(&daemon, "/", "Authorization: Bearer another-horse-battery\r\n"), 404);
+    assert_eq!(here(&daemon, "/", "Authorization: Bearer another-horse-battery\r\n"), 503);
     assert_eq!(here(&daemon, "/metrics", localhost), 200, "mail and metrics go on");
     assert!(!daemon.log().contains("horse"), "a token stands in the log");
 }
