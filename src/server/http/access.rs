@@ -155,7 +155,12 @@ fn read_token(path: &Path) -> io::Result<Vec<u8>> {
     let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidData, message);
     let path = &locate(path)?;
     open_to_few(path)?;
-    if fs::metadata(path)?.len() > LONGEST_TOKEN {
+    let found = fs::metadata(path)?;
+    // Of a pipe the end may never come.
+    if !found.is_file() {
+        return Err(invalid("it is no regular file".to_owned()));
+    }
+    if found.len() > LONGEST_TOKEN {
         return Err(invalid(format!("it is longer than {LONGEST_TOKEN} octets")));
     }
     let text = fs::read_to_string(path)?;
@@ -255,5 +260,9 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(read_token(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Nobody writes into it: reading would wait for ever.
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(read_token(&path).unwrap_err().to_string(), "it is no regular file");
+        fs::remove_file(&path).unwrap();
     }
 }
