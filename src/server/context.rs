@@ -44,7 +44,7 @@ pub(super) struct Context {
     /// Who may see the status page.
     pub(super) gate: ArcSwap<Gate>,
     /// Of pages that are made at once.
-    pub(super) pages: Semaphore,
+    pub(super) pages: Arc<Semaphore>,
     pub(super) running_since: SystemTime,
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
@@ -92,7 +92,7 @@ impl Context {
             ring: Ring::new(config.decisions()),
             history,
             gate: ArcSwap::from_pointee(Gate::closed()),
-            pages: Semaphore::new(2),
+            pages: Arc::new(Semaphore::new(2)),
             running_since: time_of_day(),
             warnings: Warnings::new(),
             lost_lines,
