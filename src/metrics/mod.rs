@@ -22,6 +22,8 @@ pub use series::Series;
 pub use traffic::Traffic;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -78,6 +80,8 @@ pub struct Metrics {
     protocol_errors: IntCounter,
     internal_errors: IntCounter,
     log_dropped: IntCounter,
+    /// How many there were when they were counted last.
+    lost_lines: AtomicU64,
     /// By [`LimitChange`].
     limit_changes: Vec<(LimitChange, IntCounter)>,
     state: State,
@@ -260,6 +264,7 @@ impl Metrics {
                 "postward_log_dropped_total",
                 "Lines of the log that were lost, because nobody read them or they could not be written",
             )?,
+            lost_lines: AtomicU64::new(0),
             limit_changes: LimitChange::ALL.map(|change| (change, changes.with_label_values(&[change.name()]))).into(),
             state: State::new(&registry)?,
             reloads: Reloads::new(&registry)?,
@@ -335,7 +340,9 @@ impl Metrics {
 
     /// So many lines of the log were lost so far.
     pub fn log_dropped(&self, lines: u64) {
-        self.log_dropped.inc_by(lines.saturating_sub(self.log_dropped.get()));
+        // Two who ask at once count none twice.
+        let before = self.lost_lines.fetch_max(lines, Ordering::Relaxed);
+        self.log_dropped.inc_by(lines.saturating_sub(before));
     }
 
     /// How much all sessions keep of what MTAs have sent.

@@ -3,6 +3,7 @@
 //! They are known by their names, so that a policy that follows on another one goes on counting where that has come to.
 //! Rules and limits that no policy has any more are forgotten; replies stay, or their sum would shrink.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -66,6 +67,8 @@ struct LimitSeries {
     limited: IntGauge,
     blocked: IntGauge,
     evictions: IntCounter,
+    /// How many there were when they were counted last.
+    evicted: Arc<Mutex<u64>>,
     fullness: Copied,
 }
 
@@ -91,6 +94,7 @@ struct Limits {
     limited: IntGaugeVec,
     blocked: IntGaugeVec,
     evictions: IntCounterVec,
+    evicted: Mutex<BTreeMap<[String; 2], Arc<Mutex<u64>>>>,
     fullness: Copied,
 }
 
@@ -125,6 +129,7 @@ impl Limits {
                 "Keys of limits that were forgotten early, for want of room",
                 &LIMIT,
             )?,
+            evicted: Mutex::default(),
             fullness: register(registry, fullness)?,
         })
     }
@@ -139,6 +144,7 @@ impl Limits {
             limited: self.limited.with_label_values(labels),
             blocked: self.blocked.with_label_values(labels),
             evictions: self.evictions.with_label_values(labels),
+            evicted: Arc::clone(locked(&self.evicted).entry(labels.clone()).or_default()),
             fullness: self.fullness.clone(),
         }
     }
@@ -153,6 +159,7 @@ impl Limits {
             _ = gauges.remove_label_values(&[rule, measure]);
         }
         _ = self.evictions.remove_label_values(&[rule, measure]);
+        locked(&self.evicted).remove(labels);
         self.fullness.remove(labels);
     }
 }
@@ -265,7 +272,7 @@ impl Families {
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, Live> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.live)
     }
 }
 
@@ -303,7 +310,10 @@ impl Series {
             for (gauge, keys) in [(&limit.keys, keys), (&limit.limited, limited), (&limit.blocked, blocked)] {
                 gauge.set(i64::try_from(keys).unwrap_or(i64::MAX));
             }
-            limit.evictions.inc_by(evictions.saturating_sub(limit.evictions.get()));
+            let mut evicted = locked(&limit.evicted);
+            // A limit with another key has begun anew.
+            limit.evictions.inc_by(evictions.checked_sub(*evicted).unwrap_or(evictions));
+            *evicted = evictions;
         }
     }
 
@@ -333,6 +343,10 @@ impl Series {
         let last = self.exemplars.last(REPLIES, vec![code, enhanced, mode, stage]);
         last.is(Exemplar { id: decision.id, value: 1.0, at });
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Of a rule: action, mode, rule.
@@ -450,6 +464,29 @@ mod tests {
         let new = metrics.encode().unwrap();
         assert!(new.contains(closed) && !new.contains("rule=\"rate\""), "{new}");
         assert!(has(&new, ("rcpt", 550, "5.2.1", "enforce")), "{new}");
+    }
+
+    /// As a limit does whose key is another one after a reload; the counter of the metric never goes back.
+    #[test]
+    fn evictions_of_a_limit_that_begins_anew_are_counted_on() {
+        let limit = "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1/hour\" }\n";
+        let metrics = Metrics::new().unwrap();
+        let old = policy(limit);
+        let series = metrics.adopt(&old, "old");
+        let evicted = |count: u64| {
+            let line = format!("postward_limit_evictions_total{{measure=\"messages\",rule=\"rate\"}} {count}\n");
+            metrics.encode().unwrap().contains(&line)
+        };
+        series.limit_keys(0, 0, 0, 0, 5);
+        series.limit_keys(0, 0, 0, 0, 7);
+        assert!(evicted(7));
+        let new = policy(&limit.replace("client", "sender"));
+        let series = metrics.adopt(&new, "new");
+        series.limit_keys(0, 0, 0, 0, 2);
+        assert!(evicted(9));
+        let series = metrics.adopt(&new, "the same limit");
+        series.limit_keys(0, 0, 0, 0, 3);
+        assert!(evicted(10));
     }
 
     /// A worker may have something to say after the last connection that had its notify.

@@ -83,7 +83,7 @@ pub struct Policy {
 }
 
 /// What metrics and logs call a rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
     /// Its name.
     pub name: String,

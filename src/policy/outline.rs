@@ -11,7 +11,7 @@ use crate::facts::Stage;
 use crate::reply::Status;
 
 /// One judgement of one rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Outline {
     /// The rule's name.
     pub rule: String,

@@ -44,7 +44,7 @@ pub(super) struct Context {
     /// Who may see the status page.
     pub(super) gate: ArcSwap<Gate>,
     /// Of pages that are made at once.
-    pub(super) pages: Semaphore,
+    pub(super) pages: Arc<Semaphore>,
     pub(super) running_since: SystemTime,
     pub(super) warnings: Warnings,
     /// Lines of the log that were lost.
@@ -82,7 +82,8 @@ impl Context {
         let policy = Arc::new(policy);
         let lookups = Shared::new(Arc::clone(&policy));
         let history = History::default();
-        let in_force = InForce::new(config.clone(), policy, lookups, &metrics, &history);
+        let book = Arc::new(Book::new(&policy, &config.hash));
+        let in_force = InForce::new(config.clone(), policy, lookups, book, &metrics, &history);
         metrics.in_force_since(time_of_day());
         Ok(Self {
             metrics,
@@ -92,7 +93,7 @@ impl Context {
             ring: Ring::new(config.decisions()),
             history,
             gate: ArcSwap::from_pointee(Gate::closed()),
-            pages: Semaphore::new(2),
+            pages: Arc::new(Semaphore::new(2)),
             running_since: time_of_day(),
             warnings: Warnings::new(),
             lost_lines,
@@ -132,7 +133,8 @@ impl Context {
         self.notifier.store(Arc::new(notifier));
         self.gate.store(Arc::new(gate));
         self.ring.resize(config.decisions());
-        self.in_force.store(Arc::new(InForce::new(config, policy, lookups, &self.metrics, &self.history)));
+        let book = self.in_force().book.succeed(&policy, &config.hash);
+        self.in_force.store(Arc::new(InForce::new(config, policy, lookups, book, &self.metrics, &self.history)));
         self.metrics.reloaded(true, time_of_day());
     }
 
@@ -148,9 +150,15 @@ impl Context {
 }
 
 impl InForce {
-    fn new(config: Config, policy: Arc<Policy>, lookups: Arc<Shared>, metrics: &Metrics, history: &History) -> Self {
+    fn new(
+        config: Config,
+        policy: Arc<Policy>,
+        lookups: Arc<Shared>,
+        book: Arc<Book>,
+        metrics: &Metrics,
+        history: &History,
+    ) -> Self {
         let series = metrics.adopt(&policy, &config.hash);
-        let book = Arc::new(Book::new(&policy, &config.hash));
         let hits = history.adopt(&policy);
         Self { config, policy, lookups, series, book, hits }
     }

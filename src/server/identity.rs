@@ -103,6 +103,7 @@ impl Identity {
 /// A C library may change one thread only; then this one would serve mail without rights, and another with all of them.
 fn verify(uid: Uid, gid: Gid) -> Result<(), IdentityError> {
     let change = |error| IdentityError::Change { what: "see that no thread has stayed root", error };
+    let groups = unistd::getgroups().map_err(|error| change(error.into()))?;
     for task in fs::read_dir("/proc/self/task").map_err(change)? {
         let status = match fs::read_to_string(task.map_err(change)?.path().join("status")) {
             Ok(status) => status,
@@ -110,7 +111,7 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), IdentityError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(change(error)),
         };
-        if let Some(line) = remains(&status, uid, gid) {
+        if let Some(line) = remains(&status, uid, gid, &groups) {
             return Err(change(io::Error::other(format!("a thread has {line}"))));
         }
     }
@@ -118,12 +119,14 @@ fn verify(uid: Uid, gid: Gid) -> Result<(), IdentityError> {
 }
 
 /// The line of a thread's status that tells of rights it should not have.
-fn remains(status: &str, uid: Uid, gid: Gid) -> Option<&str> {
+fn remains<'a>(status: &'a str, uid: Uid, gid: Gid, groups: &[Gid]) -> Option<&'a str> {
+    let is_theirs = |word: &str| groups.iter().any(|group| group.to_string() == word);
     let is_left = |line: &&str| {
         let mut words = line.split_whitespace();
         match words.next() {
             Some("Uid:") => words.any(|word| word != uid.to_string()),
             Some("Gid:") => words.any(|word| word != gid.to_string()),
+            Some("Groups:") => words.any(|word| !is_theirs(word)),
             Some("CapPrm:" | "CapEff:" | "CapAmb:") => {
                 !uid.is_root() && words.any(|word| word.bytes().any(|b| b != b'0'))
             }
@@ -233,11 +236,13 @@ mod tests {
 
     #[test]
     fn a_thread_that_kept_any_right_is_found() {
-        let remains = |status: &str| remains(status, Uid::from_raw(7), Gid::from_raw(8)).map(str::to_owned);
+        let groups = [8, 9].map(Gid::from_raw);
+        let remains = |status: &str| remains(status, Uid::from_raw(7), Gid::from_raw(8), &groups).map(str::to_owned);
         assert_eq!(remains(DROPPED), None);
         for (before, after) in [
             ("Uid:\t7\t7\t7\t7", "Uid:\t7\t7\t0\t7"),
             ("Gid:\t8\t8\t8\t8", "Gid:\t0\t8\t8\t8"),
+            ("Groups:\t8 9", "Groups:\t0 8 9"),
             ("CapPrm:\t0000000000000000", "CapPrm:\t0000000000000400"),
             ("CapEff:\t0000000000000000", "CapEff:\t000001ffffffffff"),
             ("CapAmb:\t0000000000000000", "CapAmb:\t0000000000000001"),

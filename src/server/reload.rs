@@ -115,7 +115,8 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     let before = context.in_force();
     let (config, policy, mut outcome) = off_thread(&context, move || compile(&read)).await??;
     outcome.notes = waiting_for_a_restart(&context.started, &config, &open);
-    let gate = Gate::new(&config.http);
+    let http = config.http.clone();
+    let gate = off_thread(&context, move || Gate::new(&http)).await?;
     outcome.notes.extend(gate.problem().map(str::to_owned));
     let opened = match listeners(&before.config, &config, open.listeners.as_deref()).await {
         Ok(opened) => opened,

@@ -96,7 +96,7 @@ impl Gate {
             },
             (None, Some(_)) => Err(Denied::Proxy),
             (None, None) if !listener.ip().to_canonical().is_loopback() => Err(Denied::Open),
-            (None, None) if !is_named_by_address(headers) => Err(Denied::Host),
+            (None, None) if !is_named_by_address(headers) || is_passed_on(headers) => Err(Denied::Host),
             (None, None) => Ok(()),
         }
     }
@@ -150,12 +150,22 @@ fn is_named_by_address(headers: &HeaderMap) -> bool {
     name.is_some_and(|name| name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok())
 }
 
+/// A proxy on this host may tell its own name for us and still serve the whole world; most of them say for whom they ask.
+fn is_passed_on(headers: &HeaderMap) -> bool {
+    ["forwarded", "via", "x-forwarded-for", "x-real-ip"].iter().any(|name| headers.contains_key(*name))
+}
+
 /// What stands in the file, which must not be everybody's to read.
 fn read_token(path: &Path) -> io::Result<Vec<u8>> {
     let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidData, message);
     let path = &locate(path)?;
     open_to_few(path)?;
-    if fs::metadata(path)?.len() > LONGEST_TOKEN {
+    let found = fs::metadata(path)?;
+    // Of a pipe the end may never come.
+    if !found.is_file() {
+        return Err(invalid("it is no regular file".to_owned()));
+    }
+    if found.len() > LONGEST_TOKEN {
         return Err(invalid(format!("it is longer than {LONGEST_TOKEN} octets")));
     }
     let text = fs::read_to_string(path)?;
@@ -196,6 +206,10 @@ mod tests {
         }
         for host in ["evil.example", "evil.example:9891", "localhost.evil.example", "127.0.0.1.evil.example", ""] {
             assert_eq!(admits(&gate, &[("host", host)], "::1", "[::1]:9891"), Err(Denied::Host), "{host}");
+        }
+        for proxys in ["forwarded", "via", "x-forwarded-for", "x-real-ip"] {
+            let headers = [("host", "127.0.0.1:9891"), (proxys, "for")];
+            assert_eq!(admits(&gate, &headers, "127.0.0.1", "127.0.0.1:9891"), Err(Denied::Host), "{proxys}");
         }
         for listener in ["0.0.0.0:9891", "[::]:9891", "192.0.2.1:9891"] {
             assert_eq!(admits(&gate, &[], "127.0.0.1", listener), Err(Denied::Open), "{listener}");
@@ -255,5 +269,9 @@ mod tests {
         }
         fs::remove_file(&path).unwrap();
         assert_eq!(read_token(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Nobody writes into it: reading would wait for ever.
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert_eq!(read_token(&path).unwrap_err().to_string(), "it is no regular file");
+        fs::remove_file(&path).unwrap();
     }
 }

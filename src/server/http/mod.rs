@@ -33,6 +33,8 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio::task::JoinSet;
 
 use super::ACCEPT_REST;
@@ -161,10 +163,8 @@ async fn show(page: Page, request: &Request<Incoming>, visit: Visit, context: &A
         return send_away(denied, visit, context);
     }
     let query = request.uri().query().unwrap_or_default().to_owned();
-    let (permit, work) = (context.pages.acquire().await, Arc::clone(context));
-    let shown = tokio::task::spawn_blocking(move || page.show(&query, &work)).await;
-    drop(permit);
-    match shown {
+    let work = Arc::clone(context);
+    match make(&context.pages, move || page.show(&query, &work)).await {
         Ok(Shown { status, content_type, body, refresh }) => {
             let mut shown = response(status, HeaderValue::from_static(content_type), body);
             harden(shown.headers_mut());
@@ -174,10 +174,25 @@ async fn show(page: Page, request: &Request<Incoming>, visit: Visit, context: &A
             shown
         }
         Err(panic) => {
+            context.metrics.internal_error();
             tracing::error!(%panic, "a bug was met on the status page; please report this");
             response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug was met; the log has more\n".to_owned())
         }
     }
+}
+
+/// Makes a page once there is room. Whoever goes away meanwhile has it made all the same, so its place is taken until then.
+async fn make<T: Send + 'static>(
+    pages: &Arc<Semaphore>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JoinError> {
+    // It is never closed.
+    let permit = Arc::clone(pages).acquire_owned().await;
+    let made = move || {
+        let _permit = permit;
+        work()
+    };
+    tokio::task::spawn_blocking(made).await
 }
 
 /// Nothing but our own styles and pictures is loaded, nothing runs, nobody frames it, nothing is kept or passed on.
@@ -275,6 +290,28 @@ mod tests {
     #[test]
     fn the_histogram_of_fullness_has_the_bounds_that_are_counted() {
         assert_eq!(crate::lookup::FULLNESS_BOUNDS.map(|bound| bound as f64 / 1000.0), metrics::FULLNESS);
+    }
+
+    /// A client that asks, goes, and asks again does not have more of them made at once.
+    #[tokio::test]
+    async fn a_page_takes_its_place_until_it_is_made() {
+        let pages = Arc::new(Semaphore::new(2));
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let work = move || {
+            _ = begin.send(());
+            _ = released.recv();
+        };
+        let asked = make(&pages, work);
+        tokio::select! {
+            _ = asked => panic!("it was made at once"),
+            begun = begun => begun.unwrap(),
+        }
+        assert_eq!(pages.available_permits(), 1, "the client has gone, the page is still made");
+        drop(release);
+        while pages.available_permits() < 2 {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The status line of /healthz; empty if the connection is closed instead.

@@ -55,7 +55,7 @@ impl Privacy {
             (PersonalData::Short, _) => {
                 let labels: Vec<&str> = name.rsplitn(3, '.').collect();
                 match labels.as_slice() {
-                    [top, second, _] if top.parse::<u8>().is_err() && !top.ends_with(']') => {
+                    [top, second, _] if is_name(top) && is_name(second) => {
                         format!("{HIDDEN}{second}.{top}")
                     }
                     _ => HIDDEN.to_owned(),
@@ -90,7 +90,7 @@ impl Privacy {
         match network {
             _ if word == "-" => word.to_owned(),
             Some(address) => self.client(address),
-            None if !word.contains('@') && word.contains('.') => self.host(word),
+            // Also what looks like a host: a login may have dots, too.
             None => self.address(word),
         }
     }
@@ -99,6 +99,12 @@ impl Privacy {
         let is_somebody = word.contains('@') || word.parse::<IpAddr>().is_ok() || word.parse::<IpNet>().is_ok();
         if is_somebody { self.word(word) } else { word.to_owned() }
     }
+}
+
+/// Whether it may be a part of a host's name, and not of an address.
+fn is_name(label: &str) -> bool {
+    let is_allowed = |c: char| c.is_alphanumeric() || "-_".contains(c);
+    label.chars().all(is_allowed) && label.contains(char::is_alphabetic)
 }
 
 #[cfg(test)]
@@ -126,6 +132,8 @@ mod tests {
             ("[192.0.2.7]", "…"),
             ("192.0.2.7", "…"),
             ("laptop", "…"),
+            ("x.alice@example.com", "…"),
+            ("192.0.2.7.", "…"),
         ] {
             assert_eq!(short.host(host), shown, "{host}");
         }
@@ -139,6 +147,8 @@ mod tests {
             assert_eq!(short.detail(detail), shown, "{detail}");
         }
         assert_eq!(short.key("192.0.2.7 alice -"), "192.0.2.0/24 a… -");
+        assert_eq!(short.key("anna.maria.smith"), "a…", "a login");
+        assert_eq!(short.detail("@vips anna.maria.smith"), "@vips a…");
     }
 
     #[test]

@@ -30,8 +30,8 @@ const MOST_MATCHES: usize = 32;
 #[derive(Debug)]
 pub(in crate::server) struct Book {
     pub(in crate::server) hash: String,
-    rules: Vec<Rule>,
-    outlines: Vec<Outline>,
+    rules: Arc<[Rule]>,
+    outlines: Arc<[Outline]>,
 }
 
 /// One decision.
@@ -77,7 +77,28 @@ pub(in crate::server) enum Outcome {
 
 impl Book {
     pub(in crate::server) fn new(policy: &Policy, hash: &str) -> Self {
-        Self { hash: hash.to_owned(), rules: policy.rules().to_vec(), outlines: policy.outlines().to_vec() }
+        Self { hash: hash.to_owned(), rules: policy.rules().into(), outlines: policy.outlines().into() }
+    }
+
+    /// The same for a policy that follows on this one. What has not changed is shared: decisions of many reloads are kept
+    /// together.
+    pub(in crate::server) fn succeed(self: &Arc<Self>, policy: &Policy, hash: &str) -> Arc<Self> {
+        let shared = |same: bool| same.then_some(self);
+        let rules = shared(*self.rules == *policy.rules());
+        let outlines = shared(*self.outlines == *policy.outlines());
+        if rules.is_some() && outlines.is_some() && self.hash == hash {
+            return Arc::clone(self);
+        }
+        Arc::new(Self {
+            hash: hash.to_owned(),
+            rules: rules.map_or_else(|| policy.rules().into(), |book| Arc::clone(&book.rules)),
+            outlines: outlines.map_or_else(|| policy.outlines().into(), |book| Arc::clone(&book.outlines)),
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn shares_all_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.rules, &other.rules) && Arc::ptr_eq(&self.outlines, &other.outlines)
     }
 
     /// The name of a rule.

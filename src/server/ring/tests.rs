@@ -142,6 +142,20 @@ fn it_is_bounded_by_number_and_by_octets() {
     assert_eq!(played.ring.stock(), Stock { decisions: 0, most: 0, octets: 0, since: None });
 }
 
+/// Who reads lists anew every minute would else have as many copies of the rules as decisions are kept.
+#[test]
+fn reloads_that_change_no_rule_share_what_decisions_are_told_with() {
+    let Played { policy, book, .. } = Played::new(1);
+    let same = book.succeed(&policy, &book.hash);
+    assert!(Arc::ptr_eq(&same, &book));
+    let next = same.succeed(&policy, "another");
+    assert!(next.hash == "another" && next.shares_all_with(&book));
+    let (config, mut diagnostics) =
+        Config::read(vec![Source { path: "test.toml".into(), text: RULES.replace("blocked", "renamed") }]);
+    let other = next.succeed(&Policy::compile(&config, &mut diagnostics).unwrap(), &config.hash);
+    assert!(!other.shares_all_with(&next) && other.rule_name(0) == "renamed");
+}
+
 /// What comes while somebody reads neither repeats nor hides what was there.
 #[test]
 fn a_walk_goes_on_where_it_was() {

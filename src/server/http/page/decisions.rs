@@ -58,7 +58,16 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub(super) fn new(now: &Now<'_>, query: &Query, first: usize, most: usize) -> Self {
+    fn new(now: &Now<'_>, query: &Query, first: usize, most: usize) -> Self {
+        Self::search(now, query, first, most, false)
+    }
+
+    /// The last ones, however many there are: no others are looked at.
+    pub(super) fn last(now: &Now<'_>, most: usize) -> Self {
+        Self::search(now, &Query::parse(""), 0, most, true)
+    }
+
+    fn search(now: &Now<'_>, query: &Query, first: usize, most: usize, only_rows: bool) -> Self {
         let (mut before, mut found) = (Before::default(), Self { rows: Vec::new(), all: 0 });
         loop {
             let entries = now.context.ring.next(&mut before);
@@ -66,6 +75,9 @@ impl Found {
                 return found;
             }
             for entry in &entries {
+                if only_rows && found.rows.len() == most {
+                    return found;
+                }
                 let shown = ShownDecision::new(entry, now.privacy);
                 if !shown.is_meant(query) {
                     continue;

@@ -33,7 +33,7 @@ const RULES: usize = 10;
 pub(super) fn page(now: &Now<'_>) -> Said {
     let mut pictures = now.context.history.pictures(now.time);
     pictures.sort_by_key(|(counted, _)| (matches!(counted, Counted::Reply(_, Told::Would)), *counted));
-    let found = Found::new(now, &Query::parse(""), 0, LAST);
+    let found = Found::last(now, LAST);
     let rules = now.in_force.policy.rules().len();
     Said::ok(
         "Status",
