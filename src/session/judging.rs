@@ -57,6 +57,8 @@ impl Session {
                     return Action::Ask(query);
                 }
                 Step::Failed { .. } if walk.is_refused_by_mta() => walk.skip(),
+                // It would not answer either if it held.
+                Step::Failed { rule, .. } if self.is_on_trial(rule) => walk.skip(),
                 Step::Failed { rule, failure } => {
                     let malformed = Policy::malformed(failure);
                     if malformed.is_none() {
@@ -278,6 +280,11 @@ impl Session {
     /// What a walk could not judge, and what becomes of that.
     fn failure(&self, walk: &Walk) -> Option<Failure> {
         walk.has_failed().then(|| Failure { cause: Cause::LookUp, outcome: self.on_error() })
+    }
+
+    /// Whether a rule is only watched in a policy that is not.
+    fn is_on_trial(&self, rule: usize) -> bool {
+        self.policy.mode() == Mode::Enforce && self.policy.mode_of(rule) == Mode::Monitor
     }
 
     /// In monitor mode nothing is deferred.
