@@ -401,6 +401,21 @@ fn who_is_about_to_begin_a_message_when_it_stops_is_served() {
     assert_eq!(daemon.wait_for_exit().code(), Some(0));
 }
 
+/// Whoever does not end in the time that `drain` gives is closed, and told of; without it that would be half a minute.
+#[test]
+fn a_transaction_has_as_long_as_drain_says() {
+    let mut daemon = Daemon::start(&CONFIG.replace("max_sessions", "drain = \"100ms\"\nserver.max_sessions"));
+    let mut milter = Milter::connect(daemon.milter());
+    milter.negotiate();
+    milter.ask(b'C', b"mx\x004\x00\x19192.0.2.1\0");
+    assert_eq!(milter.ask(b'M', b"<a@a.example>\0").0, b'c');
+    let began = std::time::Instant::now();
+    assert!(daemon.terminate().success());
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(milter.is_closed());
+    daemon.wait_for_log("closing sessions whose transactions did not end in time");
+}
+
 /// A socket that another daemon has put in the place of ours is not ours to remove.
 #[test]
 fn a_socket_that_was_replaced_is_left_alone() {
