@@ -403,6 +403,7 @@ fn who_is_about_to_begin_a_message_when_it_stops_is_served() {
 
 /// Whoever does not end in the time that `drain` gives is closed, and told of; without it that would be half a minute.
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long a real process takes is measured")]
 fn a_transaction_has_as_long_as_drain_says() {
     let mut daemon = Daemon::start(&CONFIG.replace("max_sessions", "drain = \"100ms\"\nserver.max_sessions"));
     let mut milter = Milter::connect(daemon.milter());
