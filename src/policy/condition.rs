@@ -1,6 +1,9 @@
 //! Conditions as they are judged: what is cheap first, lists by number, answers from outside where needed.
 
-use super::list::Hit;
+use super::found::Asked;
+use super::found::Found;
+use super::index::Hit;
+use super::index::Index;
 use super::list::List;
 use crate::config::Comparison;
 use crate::facts::Answer;
@@ -20,28 +23,25 @@ pub(crate) enum Condition {
 #[derive(Debug)]
 pub(crate) enum Question {
     Authenticated(bool),
-    Client(Vec<usize>),
-    ClientName(Vec<usize>),
-    DiskFree { path: usize, below: u64 },
-    Helo(Vec<usize>),
+    DiskFree {
+        path: usize,
+        below: u64,
+    },
+    /// Whether what is asked about is in one of these lists.
+    InLists(Asked, Vec<usize>),
     Listener(Vec<String>),
-    Login(Vec<usize>),
-    OverQuota(Vec<usize>),
     Port(Vec<u16>),
-    Recipient(Vec<usize>),
     Recipients(Comparison),
-    Sender(Vec<usize>),
-    SenderDomain(Vec<usize>),
     SenderLoginMismatch(usize),
     Size(Comparison),
     Tls(bool),
 }
 
 /// Whether a condition holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Truth {
-    /// Somebody has to be asked first.
-    Depends(Query),
+    /// How much is free on this path has to be asked first.
+    Depends(usize),
     /// It cannot be known.
     Failed(Failure),
     No,
@@ -73,13 +73,16 @@ pub(crate) fn malformed_recipient(facts: &Facts<'_>) -> Option<Failure> {
 pub(crate) struct Evidence<'a> {
     pub(crate) facts: Facts<'a>,
     pub(crate) lists: &'a [List],
+    pub(crate) index: &'a Index,
+    /// What was looked up so far.
+    pub(crate) found: &'a mut Found,
     /// What was asked and answered so far.
     pub(crate) answers: &'a [(Query, Answer)],
 }
 
 impl Condition {
     /// Judges the condition; `hit` becomes the last list entry that matched.
-    pub(crate) fn evaluate(&self, evidence: &Evidence<'_>, hit: &mut Option<Hit>) -> Truth {
+    pub(crate) fn evaluate(&self, evidence: &mut Evidence<'_>, hit: &mut Option<Hit>) -> Truth {
         match self {
             Self::All(parts) => strongest(parts, evidence, hit, &Truth::No),
             Self::Any(parts) => strongest(parts, evidence, hit, &Truth::Yes),
@@ -103,7 +106,7 @@ impl Condition {
 }
 
 /// `All` is settled by the first No, `Any` by the first Yes; else an open part keeps it open.
-fn strongest(parts: &[Condition], evidence: &Evidence<'_>, hit: &mut Option<Hit>, settles: &Truth) -> Truth {
+fn strongest(parts: &[Condition], evidence: &mut Evidence<'_>, hit: &mut Option<Hit>, settles: &Truth) -> Truth {
     let mut result = if *settles == Truth::No { Truth::Yes } else { Truth::No };
     for part in parts {
         match part.evaluate(evidence, hit) {
@@ -121,15 +124,11 @@ impl Question {
     /// Whether it asks about an address that is malformed: be it to refuse or to exempt, it could be deceived.
     fn malformed(&self, facts: &Facts<'_>) -> Option<Failure> {
         match self {
-            Self::OverQuota(_) | Self::Recipient(_) => malformed_recipient(facts),
-            Self::Sender(_) | Self::SenderDomain(_) | Self::SenderLoginMismatch(_) => malformed_sender(facts),
+            Self::InLists(asked, _) => asked.malformed(facts),
+            Self::SenderLoginMismatch(_) => malformed_sender(facts),
             Self::Authenticated(_)
-            | Self::Client(_)
-            | Self::ClientName(_)
             | Self::DiskFree { .. }
-            | Self::Helo(_)
             | Self::Listener(_)
-            | Self::Login(_)
             | Self::Port(_)
             | Self::Recipients(_)
             | Self::Size(_)
@@ -138,49 +137,31 @@ impl Question {
     }
 
     /// A fact that is not known makes no question about it hold.
-    fn evaluate(&self, evidence: &Evidence<'_>, hit: &mut Option<Hit>) -> Truth {
-        let Evidence { facts, lists, answers } = evidence;
-        if let Some(failure) = self.malformed(facts) {
+    fn evaluate(&self, evidence: &mut Evidence<'_>, hit: &mut Option<Hit>) -> Truth {
+        if let Some(failure) = self.malformed(&evidence.facts) {
             return Truth::Failed(failure);
         }
-        let Facts { connection, message, recipient } = *facts;
-        let in_lists = |indices: &[usize], find: &dyn Fn(&List) -> Option<usize>, hit: &mut Option<Hit>| {
-            let found = indices.iter().find_map(|&list| Some(Hit { list, entry: find(lists.get(list)?)? }));
-            *hit = found.or(*hit);
-            found.is_some()
-        };
+        let Facts { connection, message, recipient } = evidence.facts;
         let holds = match self {
             Self::Authenticated(wanted) => message.is_some_and(|message| message.authenticated == *wanted),
-            Self::Client(indices) => {
-                connection.client.is_some_and(|address| in_lists(indices, &|list| list.network(address), hit))
-            }
-            Self::ClientName(indices) => in_lists(indices, &|list| list.domain(connection.client_name.folded()), hit),
-            Self::DiskFree { path, below } => return disk_free(*path, *below, answers),
-            Self::Helo(indices) => {
-                connection.helo.as_ref().is_some_and(|helo| in_lists(indices, &|list| list.domain(helo.folded()), hit))
+            Self::DiskFree { path, below } => return disk_free(*path, *below, evidence.answers),
+            Self::InLists(asked, lists) => {
+                let matching = evidence.found.matching(*asked, &evidence.facts, evidence.index);
+                let found = lists.iter().find_map(|list| evidence.index.hit(matching, *list));
+                *hit = found.or(*hit);
+                found.is_some()
             }
             Self::Listener(names) => {
                 connection.listener.as_ref().is_some_and(|listener| names.iter().any(|name| **name == **listener))
             }
-            Self::Login(indices) => message
-                .and_then(|message| message.login.as_ref())
-                .is_some_and(|login| in_lists(indices, &|list| list.login(login), hit)),
-            Self::OverQuota(indices) | Self::Recipient(indices) => {
-                recipient.is_some_and(|recipient| in_lists(indices, &|list| list.address(&recipient.address), hit))
-            }
             Self::Port(ports) => connection.port.is_some_and(|port| ports.contains(&port)),
             Self::Recipients(comparison) => recipient.is_some_and(|recipient| comparison.holds(recipient.position)),
-            Self::Sender(indices) => {
-                message.is_some_and(|message| in_lists(indices, &|list| list.address(&message.sender), hit))
-            }
-            Self::SenderDomain(indices) => message
-                .and_then(|message| message.sender.domain())
-                .is_some_and(|domain| in_lists(indices, &|list| list.domain(domain), hit)),
             Self::SenderLoginMismatch(list) => message.is_some_and(|message| {
+                let list = evidence.lists.get(*list);
                 let login = message.login.as_deref();
-                login.is_some_and(|login| lists.get(*list).is_some_and(|list| !list.may_use(login, &message.sender)))
+                login.is_some_and(|login| list.is_some_and(|list| !list.may_use(login, &message.sender)))
             }),
-            Self::Size(comparison) => facts.size().is_some_and(|size| comparison.holds(size)),
+            Self::Size(comparison) => evidence.facts.size().is_some_and(|size| comparison.holds(size)),
             Self::Tls(wanted) => message.is_some_and(|message| message.tls == *wanted),
         };
         if holds { Truth::Yes } else { Truth::No }
@@ -190,15 +171,8 @@ impl Question {
         match self {
             Self::Authenticated(_) | Self::Port(_) | Self::Recipients(_) | Self::Size(_) | Self::Tls(_) => 1,
             Self::Listener(_) => 2,
-            Self::Client(_) => 3,
-            Self::ClientName(_)
-            | Self::Helo(_)
-            | Self::Login(_)
-            | Self::OverQuota(_)
-            | Self::Recipient(_)
-            | Self::Sender(_)
-            | Self::SenderDomain(_)
-            | Self::SenderLoginMismatch(_) => 4,
+            Self::InLists(Asked::Client, _) => 3,
+            Self::InLists(_, _) | Self::SenderLoginMismatch(_) => 4,
             Self::DiskFree { .. } => 100,
         }
     }
@@ -207,7 +181,7 @@ impl Question {
 fn disk_free(path: usize, below: u64, answers: &[(Query, Answer)]) -> Truth {
     let query = Query::DiskFree(path);
     match answers.iter().find(|(asked, _)| *asked == query) {
-        None => Truth::Depends(query),
+        None => Truth::Depends(path),
         Some((_, Answer::Bytes(free))) if *free < below => Truth::Yes,
         Some((_, Answer::Bytes(_))) => Truth::No,
         Some((_, Answer::Exceeded(_) | Answer::Failed | Answer::Within)) => Truth::Failed(Failure::LookUp),

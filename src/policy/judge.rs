@@ -7,8 +7,9 @@ use super::Policy;
 use super::condition::Evidence;
 use super::condition::Failure;
 use super::condition::Truth;
-use super::list::Hit;
+use super::index::Hit;
 use super::plan::Outcome;
+use super::plan::Plan;
 use super::plan::Purpose;
 use super::plan::Test;
 use super::standing::AddedHeader;
@@ -147,7 +148,7 @@ pub(crate) struct Case<'a> {
 impl Policy {
     /// Whether anything is judged at `stage`.
     pub(crate) fn judges(&self, stage: Stage) -> bool {
-        !self.plan(stage).is_empty()
+        self.plan(stage).is_some_and(|plan| !plan.tests.is_empty())
     }
 
     /// Walks on until something is decided or has to be asked.
@@ -155,10 +156,18 @@ impl Policy {
         &self,
         walk: &mut Walk,
         case: &Case<'_>,
-        session: &SessionStanding,
+        session: &mut SessionStanding,
         message: &mut MessageStanding,
     ) -> Step {
-        while let Some(test) = self.plan(walk.plan).get(walk.test) {
+        let Some(plan) = self.plan(walk.plan) else {
+            return Step::Passed;
+        };
+        if !walk.has_begun {
+            walk.has_begun = true;
+            self.begin(plan, walk.stage, case, session, message);
+        }
+        while let Some((number, test)) = plan.next(walk.test, &session.admitted) {
+            walk.test = number;
             if walk.is_refused && !concerns_refused(test) {
                 walk.next_test();
                 continue;
@@ -201,19 +210,39 @@ impl Policy {
         if walk.next_plan() { self.judge(walk, case, session, message) } else { Step::Passed }
     }
 
+    /// Finds the tests that can hold for these facts; nothing of them changes while the plan is walked.
+    fn begin(
+        &self,
+        plan: &Plan,
+        stage: Stage,
+        case: &Case<'_>,
+        session: &mut SessionStanding,
+        message: &MessageStanding,
+    ) {
+        session.found.clear();
+        let facts = Facts { connection: case.connection, message: case.message, recipient: None };
+        let (found, admitted) = (&mut session.found, &mut session.admitted);
+        if stage <= Stage::Rcpt {
+            plan.gates.admit(&facts, case.candidate.into_iter(), &self.index, found, admitted);
+        } else {
+            plan.gates.admit(&facts, message.accepted(), &self.index, found, admitted);
+        }
+    }
+
     /// Whether the test holds.
     fn hold(
         &self,
         test: &Test,
         walk: &Walk,
         facts: Facts<'_>,
-        session: &SessionStanding,
+        session: &mut SessionStanding,
         hit: &mut Option<Hit>,
     ) -> Held {
-        let evidence = Evidence { facts, lists: &self.lists, answers: &walk.answers };
-        match test.condition.evaluate(&evidence, hit) {
+        let found = &mut session.found;
+        let mut evidence = Evidence { facts, lists: &self.lists, index: &self.index, found, answers: &walk.answers };
+        match test.condition.evaluate(&mut evidence, hit) {
             Truth::No => return Held::No,
-            Truth::Depends(query) => return Held::Ask(query),
+            Truth::Depends(path) => return Held::Ask(Query::DiskFree(path)),
             Truth::Failed(failure) => return Held::Failed(failure),
             Truth::Yes => {}
         }

@@ -7,6 +7,9 @@
 mod compile;
 mod condition;
 mod defaults;
+mod found;
+mod gate;
+mod index;
 mod judge;
 mod key;
 mod limit;
@@ -51,6 +54,7 @@ use crate::config::OnError;
 use crate::facts::Stage;
 use crate::reply::Reply;
 use crate::reply::Status;
+use index::Index;
 use list::List;
 use plan::Outcome;
 use plan::Plan;
@@ -73,6 +77,7 @@ pub struct Policy {
     rules: Vec<Rule>,
     plans: Vec<Plan>,
     lists: Vec<List>,
+    index: Index,
     counters: Vec<Counter>,
     paths: Vec<PathBuf>,
     outlines: Vec<Outline>,
@@ -182,8 +187,10 @@ impl Policy {
 
     /// Every reply that this policy can give, with the stage at which it is spoken and the mode it is counted under.
     pub fn replies(&self) -> impl Iterator<Item = (Stage, Status, Mode)> {
-        let tests =
-            Stage::ALL.into_iter().zip(&self.plans).flat_map(|(stage, plan)| plan.iter().map(move |t| (stage, t)));
+        let tests = Stage::ALL
+            .into_iter()
+            .zip(&self.plans)
+            .flat_map(|(stage, plan)| plan.tests.iter().map(move |t| (stage, t)));
         let outcomes = tests.flat_map(|(stage, test)| test.outcomes().map(move |outcome| (stage, test.rule, outcome)));
         let refusals = outcomes.filter_map(|(stage, rule, outcome)| match outcome {
             Outcome::Refuse(refuse) => Some((stage, refuse.status, self.mode_of(rule))),
@@ -222,8 +229,8 @@ impl Policy {
         self.paths.get(number).map(PathBuf::as_path)
     }
 
-    fn plan(&self, stage: Stage) -> &[plan::Test] {
-        self.plans.get(stage as usize).map_or(&[], Vec::as_slice)
+    fn plan(&self, stage: Stage) -> Option<&Plan> {
+        self.plans.get(stage as usize)
     }
 }
 

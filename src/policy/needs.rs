@@ -2,7 +2,6 @@
 
 use super::limit::Measure;
 use super::plan::Outcome;
-use super::plan::Plan;
 use super::plan::Purpose;
 use super::plan::Test;
 use crate::config::Mode;
@@ -30,7 +29,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(plans: &[Plan], asks_true_size: bool, mode: Mode, monitored: impl Fn(usize) -> bool) -> Self {
+    pub(super) fn of(plans: &[Vec<Test>], asks_true_size: bool, mode: Mode, monitored: impl Fn(usize) -> bool) -> Self {
         let answers = |stage: Stage| {
             mode == Mode::Enforce
                 && plans.get(stage as usize).is_some_and(|plan| {

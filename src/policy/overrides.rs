@@ -1,8 +1,12 @@
 //! Who has bounds of his own under a limit.
 
+use super::index::Hit;
+use super::index::Index;
+use super::index::Matching;
+use super::index::Pattern;
 use super::limit::message_of;
-use super::list::List;
 use crate::config;
+use crate::config::DomainPattern;
 use crate::config::KeyPart;
 use crate::facts::Facts;
 
@@ -10,35 +14,26 @@ use crate::facts::Facts;
 /// client, goes before one for the domain of that, this before one for a network, and of networks the longest prefix wins.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
-    list: List,
-    /// The override of each entry of the list.
-    numbers: Vec<usize>,
+    /// One list, whose entries are numbered as the overrides are.
+    index: Index,
 }
 
 impl Overrides {
     pub(crate) fn new(written: &[config::Override]) -> Self {
-        let mut overrides = Self::default();
-        let mut networks = Vec::new();
-        for (number, written) in written.iter().enumerate() {
-            let key = written.key.value.as_str();
-            if let Ok(network) = config::parse_network(key) {
-                networks.push((network, number));
-                continue;
-            }
-            let is_domain = !key.contains('@') && key.contains('.');
-            if let (true, Ok(pattern)) = (is_domain, key.parse()) {
-                overrides.list.add_domain(&pattern, "");
-                overrides.numbers.push(number);
-            }
-            // `john.doe` may be a login as well.
-            if !key.starts_with('.') {
-                overrides.list.add_login(key, "");
-                overrides.numbers.push(number);
-            }
-        }
-        overrides.list.add_networks(networks.iter().map(|(network, _)| (*network, "")));
-        overrides.numbers.extend(networks.iter().map(|(_, number)| *number));
-        overrides
+        let keys = || written.iter().map(|written| written.key.value.as_str()).enumerate();
+        let network = |key| config::parse_network(key).ok();
+        let names = || keys().filter(|(_, key)| network(key).is_none());
+        let networks = keys().filter_map(|(entry, key)| Some((Pattern::Network(network(key)?), entry)));
+        let is_domain = |key: &str| !key.contains('@') && key.contains('.');
+        let domains: Vec<(usize, DomainPattern)> = names()
+            .filter(|(_, key)| is_domain(key))
+            .filter_map(|(entry, key)| Some((entry, key.parse().ok()?)))
+            .collect();
+        // `john.doe` may be a login as well.
+        let logins = names().filter(|(_, key)| !key.starts_with('.')).map(|(entry, key)| (Pattern::Login(key), entry));
+        let domains = domains.iter().map(|(entry, pattern)| (Pattern::Domain(pattern), *entry));
+        let entries = networks.chain(domains).chain(logins);
+        Self { index: Index::new(entries.map(|(pattern, entry)| (pattern, Hit { list: 0, entry }))) }
     }
 
     /// The row of bounds for this key: 0 for those of all others, else one more than the number of the override.
@@ -47,14 +42,23 @@ impl Overrides {
         let login = key.iter().find(|part| matches!(part, KeyPart::Login));
         let other = key.iter().find(|part| !matches!(part, KeyPart::Client { .. }));
         let name = login.or(other).and_then(|part| text(*part, facts));
-        let exact = name.and_then(|(text, _)| self.list.login(text));
-        let domain = || name.and_then(|(_, domain)| self.list.domain(domain?));
+        let exact = name.and_then(|(text, _)| self.entry(|index, matching| index.logins(text, matching)));
+        let domain = || {
+            let domain = name.and_then(|(_, domain)| domain)?;
+            self.entry(|index, matching| index.domains(domain, matching))
+        };
         let network = || {
             let is_client = key.iter().any(|part| matches!(part, KeyPart::Client { .. }));
-            facts.connection.client.filter(|_| is_client).and_then(|client| self.list.network(client))
+            let client = facts.connection.client.filter(|_| is_client)?;
+            self.entry(|index, matching| index.networks(client, matching))
         };
-        let entry = exact.or_else(domain).or_else(network);
-        entry.and_then(|entry| self.numbers.get(entry)).map_or(0, |number| number + 1)
+        exact.or_else(domain).or_else(network).map_or(0, |entry| entry + 1)
+    }
+
+    fn entry(&self, look_up: impl FnOnce(&Index, &mut Matching)) -> Option<usize> {
+        let mut matching = Matching::new();
+        look_up(&self.index, &mut matching);
+        self.index.hit(&matching, 0).map(|hit| hit.entry)
     }
 }
 

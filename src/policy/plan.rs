@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::condition::Condition;
+use super::gate::Admitted;
+use super::gate::Gates;
 use super::limit::Limit;
 use super::step::Passing;
 use crate::config::HeaderField;
@@ -10,8 +12,24 @@ use crate::config::Template;
 use crate::facts::Exceeded;
 use crate::reply::Status;
 
-/// The tests of one stage, in the order of their rules.
-pub(crate) type Plan = Vec<Test>;
+/// The tests of one stage, in the order of their rules, and which of them can hold when.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) tests: Vec<Test>,
+    pub(crate) gates: Gates,
+}
+
+impl Plan {
+    pub(crate) fn new(tests: Vec<Test>) -> Self {
+        Self { gates: Gates::new(&tests), tests }
+    }
+
+    /// The first test from `from` on that can hold, and its number.
+    pub(crate) fn next(&self, from: usize, admitted: &Admitted) -> Option<(usize, &Test)> {
+        let number = self.gates.next(from, admitted)?;
+        Some((number, self.tests.get(number)?))
+    }
+}
 
 /// One judgement of one rule. A rule has several where it is judged more than once: on the declared size and on the true
 /// one; for each thing that its limit counts.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::index::Hit;
 use super::limit::Counter;
-use super::list::Hit;
 use super::list::List;
 use super::plan::Refuse;
 use crate::config::Part;

@@ -23,6 +23,8 @@ pub struct Walk {
     pub(super) id: DecisionId,
     /// Whether it is about a recipient that the MTA refuses: then nothing is decided, and only such are counted.
     pub(super) is_refused: bool,
+    /// Whether it is known which tests of the plan can hold.
+    pub(super) has_begun: bool,
     /// The next test.
     pub(super) test: usize,
     /// The next recipient, where each is judged for itself.
@@ -51,6 +53,7 @@ impl Walk {
             plan: stage,
             id,
             is_refused: false,
+            has_begun: false,
             test: 0,
             recipient: 0,
             answers: SmallVec::new_const(),
@@ -89,6 +92,7 @@ impl Walk {
     pub(super) fn next_plan(&mut self) -> bool {
         let catches_up = self.plan < self.stage;
         self.plan = self.stage;
+        self.has_begun = false;
         self.test = 0;
         catches_up
     }

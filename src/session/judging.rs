@@ -51,7 +51,7 @@ impl Session {
                 None => (None, &mut nothing),
             };
             let case = Case { connection: &self.connection, message, candidate: self.candidate.as_ref() };
-            match self.policy.judge(&mut walk, &case, &self.standing, standing) {
+            match self.policy.judge(&mut walk, &case, &mut self.standing, standing) {
                 Step::Ask(query) => {
                     self.walk = Some(walk);
                     return Action::Ask(query);

@@ -87,7 +87,8 @@ struct Compiler<'a> {
     references: References<'a>,
     notifiers: Notifiers<'a>,
     counters: Vec<Counter>,
-    plans: Vec<Plan>,
+    /// The tests of each stage.
+    plans: Vec<Vec<Test>>,
     outlines: Vec<Outline>,
     /// No rule from here on is judged earlier: the latest stage of the exempting rules so far, and the rule that set it.
     barrier: (Stage, String),
@@ -108,7 +109,7 @@ impl<'a> Compiler<'a> {
             notifiers: Notifiers::new(config),
             diagnostics,
             counters: Vec::new(),
-            plans: Stage::ALL.iter().map(|_| Plan::new()).collect(),
+            plans: Stage::ALL.iter().map(|_| Vec::new()).collect(),
             outlines: Vec::new(),
             barrier: (Stage::Connect, String::new()),
             early_exemptions: Vec::new(),
@@ -466,9 +467,11 @@ impl<'a> Compiler<'a> {
         let mode = self.config.policy.mode;
         let monitored = |rule: usize| rules.get(rule).is_some_and(|rule| rule.mode == Mode::Monitor);
         let needs = Needs::of(&self.plans, self.asks_true_size, mode, monitored);
+        let (lists, index) = self.references.lists.finish();
         Policy {
-            plans: self.plans,
-            lists: self.references.lists,
+            plans: self.plans.into_iter().map(Plan::new).collect(),
+            lists,
+            index,
             counters: self.counters,
             paths: self.references.paths,
             outlines: self.outlines,

@@ -15,15 +15,17 @@ use crate::facts::Fact;
 use crate::policy::compile::aspect::measures;
 use crate::policy::condition::Condition;
 use crate::policy::condition::Question;
+use crate::policy::found::Asked;
+use crate::policy::index::Pattern;
 use crate::policy::limit::Measure;
-use crate::policy::list::List;
+use crate::policy::list::Lists;
 use crate::policy::overrides::Overrides;
 
 /// What conditions refer to by number.
 pub(super) struct References<'a> {
     config: &'a Config,
-    /// The named lists first, then one for each set of values written into a condition.
-    pub(super) lists: Vec<List>,
+    /// The named lists first, then one for each set of values written into conditions.
+    pub(super) lists: Lists<'a>,
     /// Paths whose free space is asked.
     pub(super) paths: Vec<PathBuf>,
     /// Index and use of each named list.
@@ -45,14 +47,9 @@ impl<'a> References<'a> {
     pub(super) fn new(config: &'a Config) -> Self {
         let mut named: HashMap<&str, (usize, bool)> = HashMap::new();
         named.extend(config.lists.iter().enumerate().map(|(index, list)| (list.name.value.as_str(), (index, false))));
-        Self {
-            config,
-            lists: config.lists.iter().map(List::new).collect(),
-            paths: Vec::new(),
-            named,
-            overridden: HashMap::new(),
-            overrides: HashMap::new(),
-        }
+        let mut lists = Lists::default();
+        config.lists.iter().for_each(|list| lists.add_named(list));
+        Self { config, lists, paths: Vec::new(), named, overridden: HashMap::new(), overrides: HashMap::new() }
     }
 
     /// `when` and not `unless`, what is cheap first.
@@ -87,29 +84,28 @@ impl<'a> References<'a> {
         match question {
             config::Question::Authenticated(wanted) => Question::Authenticated(*wanted),
             config::Question::Client(values) => {
-                let inline = values.inline.iter().map(|network| (*network, ""));
-                Question::Client(self.indices(fact, values, diagnostics, |list| list.add_networks(inline)))
+                self.in_lists((fact, Asked::Client), values, diagnostics, |network| Pattern::Network(*network))
             }
-            config::Question::ClientName(values) => Question::ClientName(self.domains(fact, values, diagnostics)),
-            config::Question::DiskFree { path, below } => {
-                let known = self.paths.iter().position(|known| known == path);
-                let path = known.unwrap_or_else(|| {
-                    self.paths.push(path.clone());
-                    self.paths.len() - 1
-                });
-                Question::DiskFree { path, below: *below }
+            config::Question::ClientName(values) => {
+                self.in_lists((fact, Asked::ClientName), values, diagnostics, Pattern::Domain)
             }
-            config::Question::Helo(values) => Question::Helo(self.domains(fact, values, diagnostics)),
+            config::Question::DiskFree { path, below } => Question::DiskFree { path: self.path(path), below: *below },
+            config::Question::Helo(values) => self.in_lists((fact, Asked::Helo), values, diagnostics, Pattern::Domain),
             config::Question::Listener(names) => Question::Listener(names.clone()),
-            config::Question::Login(values) => Question::Login(self.indices(fact, values, diagnostics, |list| {
-                values.inline.iter().for_each(|login| list.add_login(login, ""));
-            })),
-            config::Question::OverQuota(values) => Question::OverQuota(self.addresses(fact, values, diagnostics)),
+            config::Question::Login(values) => {
+                self.in_lists((fact, Asked::Login), values, diagnostics, |login| Pattern::Login(login))
+            }
+            config::Question::OverQuota(values) | config::Question::Recipient(values) => {
+                self.in_lists((fact, Asked::Recipient), values, diagnostics, Pattern::Address)
+            }
             config::Question::Port(ports) => Question::Port(ports.clone()),
-            config::Question::Recipient(values) => Question::Recipient(self.addresses(fact, values, diagnostics)),
             config::Question::Recipients(comparison) => Question::Recipients(*comparison),
-            config::Question::Sender(values) => Question::Sender(self.addresses(fact, values, diagnostics)),
-            config::Question::SenderDomain(values) => Question::SenderDomain(self.domains(fact, values, diagnostics)),
+            config::Question::Sender(values) => {
+                self.in_lists((fact, Asked::Sender), values, diagnostics, Pattern::Address)
+            }
+            config::Question::SenderDomain(values) => {
+                self.in_lists((fact, Asked::SenderDomain), values, diagnostics, Pattern::Domain)
+            }
             config::Question::SenderLoginMismatch(lists) => {
                 let index = lists.iter().filter_map(|name| self.named_list(fact, name, diagnostics)).next();
                 Question::SenderLoginMismatch(index.unwrap_or_default())
@@ -119,45 +115,29 @@ impl<'a> References<'a> {
         }
     }
 
-    fn domains(
-        &mut self,
-        fact: Fact,
-        values: &'a config::Values<DomainPattern>,
-        diagnostics: &mut Diagnostics,
-    ) -> Vec<usize> {
-        self.indices(fact, values, diagnostics, |list| {
-            values.inline.iter().for_each(|pattern| list.add_domain(pattern, ""))
-        })
-    }
-
-    fn addresses(
-        &mut self,
-        fact: Fact,
-        values: &'a config::Values<config::AddressPattern>,
-        diagnostics: &mut Diagnostics,
-    ) -> Vec<usize> {
-        self.indices(fact, values, diagnostics, |list| {
-            values.inline.iter().for_each(|pattern| list.add_address(pattern, ""))
+    /// The number of a path whose free space is asked.
+    fn path(&mut self, path: &PathBuf) -> usize {
+        let known = self.paths.iter().position(|known| known == path);
+        known.unwrap_or_else(|| {
+            self.paths.push(path.clone());
+            self.paths.len() - 1
         })
     }
 
     /// The lists named, and one without a name for what is written in place.
-    fn indices<T>(
+    fn in_lists<T>(
         &mut self,
-        fact: Fact,
+        (fact, asked): (Fact, Asked),
         values: &'a config::Values<T>,
         diagnostics: &mut Diagnostics,
-        add: impl FnOnce(&mut List),
-    ) -> Vec<usize> {
-        let mut indices: Vec<usize> =
+        pattern: impl Fn(&'a T) -> Pattern<'a>,
+    ) -> Question {
+        let mut lists: Vec<usize> =
             values.lists.iter().filter_map(|name| self.named_list(fact, name, diagnostics)).collect();
         if !values.inline.is_empty() {
-            let mut list = List::default();
-            add(&mut list);
-            self.lists.push(list);
-            indices.push(self.lists.len() - 1);
+            lists.push(self.lists.inline(values.inline.iter().map(pattern).collect()));
         }
-        indices
+        Question::InLists(asked, lists)
     }
 
     fn named_list(&mut self, fact: Fact, name: &At<String>, diagnostics: &mut Diagnostics) -> Option<usize> {
