@@ -12,6 +12,7 @@ use crate::model::SmtpSession;
 use crate::model::Stage;
 use crate::model::Table;
 use crate::model::Tls;
+use crate::model::is_malformed;
 
 /// What is known when a rule is judged.
 #[derive(Clone, Copy)]
@@ -39,11 +40,32 @@ impl View<'_> {
     }
 }
 
-/// Whether every part of a condition holds.
-pub(crate) fn holds(table: &Table, view: View<'_>, size: Option<u64>) -> bool {
-    table.asks.iter().all(|ask| is_so(ask, view, size))
-        && (table.any.is_empty() || table.any.iter().any(|table| holds(table, view, size)))
-        && !table.not.as_ref().is_some_and(|table| holds(table, view, size))
+/// Whether every part of a condition holds; `None` where that hangs on an address of which nobody can be sure.
+pub(crate) fn holds(table: &Table, view: View<'_>, size: Option<u64>) -> Option<bool> {
+    let asks =
+        table.asks.iter().map(|ask| if is_about_malformed(ask, view) { None } else { Some(is_so(ask, view, size)) });
+    let any = (!table.any.is_empty()).then(|| {
+        let none_holds = all(table.any.iter().map(|table| holds(table, view, size).map(|holds| !holds)));
+        none_holds.map(|none| !none)
+    });
+    let not = table.not.as_ref().map(|table| holds(table, view, size).map(|holds| !holds));
+    all(asks.chain(any).chain(not))
+}
+
+/// One No is enough, whatever the others are.
+pub(crate) fn all(parts: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    let parts: Vec<Option<bool>> = parts.collect();
+    if parts.contains(&Some(false)) { Some(false) } else { parts.iter().all(Option::is_some).then_some(true) }
+}
+
+fn is_about_malformed(ask: &Ask, view: View<'_>) -> bool {
+    match ask {
+        Ask::OverQuota(_) | Ask::Recipient(_) => view.recipient.is_some_and(|(recipient, _)| is_malformed(recipient)),
+        Ask::Sender(_) | Ask::SenderDomain(_) | Ask::SenderLoginMismatch(_) => {
+            view.message.is_some_and(|message| is_malformed(message.sender))
+        }
+        _ => false,
+    }
 }
 
 /// A question about what is not known, or not there, has no for an answer.
@@ -170,6 +192,15 @@ fn compare(number: u64, operator: &str, bound: u64) -> bool {
 pub(crate) fn key(limit: &Limit, view: View<'_>) -> Option<Vec<u8>> {
     let parts: Option<Vec<Vec<u8>>> = limit.key.iter().map(|part| key_part(part, view)).collect();
     Some(parts?.join(&0))
+}
+
+/// Whether a part of the key is an address of which nobody can be sure.
+pub(crate) fn has_malformed_key(limit: &Limit, view: View<'_>) -> bool {
+    limit.key.iter().any(|part| match *part {
+        "recipient" | "recipient_domain" => view.recipient.is_some_and(|(recipient, _)| is_malformed(recipient)),
+        "sender" | "sender_domain" => view.message.is_some_and(|message| is_malformed(message.sender)),
+        _ => false,
+    })
 }
 
 fn key_part(part: &str, view: View<'_>) -> Option<Vec<u8>> {

@@ -28,23 +28,23 @@ use crate::schedule::judgements;
 pub(crate) fn policy(limits: u32) -> impl Strategy<Value = Policy> {
     let answer_at = prop_oneof![6 => Just(Stage::Mail), 2 => Just(Stage::Rcpt), 1 => Just(Stage::Connect)];
     let is_careless = prop::bool::weighted(0.03);
-    (prop::bool::weighted(0.15), answer_at, vec(rule(limits), 1..=7), is_careless).prop_map(
-        |(monitor, answer_at, rules, is_careless)| {
-            let mut policy = Policy { monitor, answer_at, rules: Vec::new() };
-            for rule in rules {
-                let decides_always = rule.decides_always();
-                let may_keep_at = rule.at.is_none() || is_careless;
-                policy.rules.push(rule);
-                if !may_keep_at && judgements(&policy).is_err() {
-                    policy.rules.last_mut().unwrap().at = None;
-                }
-                if decides_always {
-                    break;
-                }
+    // In a long policy most rules are passed over.
+    let rules = prop_oneof![9 => vec(rule(limits), 1..=7), 1 => vec(rule(limits), 20..=40)];
+    (prop::bool::weighted(0.15), answer_at, rules, is_careless).prop_map(|(monitor, answer_at, rules, is_careless)| {
+        let mut policy = Policy { monitor, answer_at, rules: Vec::new() };
+        for rule in rules {
+            let decides_always = rule.decides_always();
+            let may_keep_at = rule.at.is_none() || is_careless;
+            policy.rules.push(rule);
+            if !may_keep_at && judgements(&policy).is_err() {
+                policy.rules.last_mut().unwrap().at = None;
             }
-            policy
-        },
-    )
+            if decides_always {
+                break;
+            }
+        }
+        policy
+    })
 }
 
 fn rule(limits: u32) -> impl Strategy<Value = Rule> {
@@ -99,13 +99,13 @@ fn table(depth: u32) -> BoxedStrategy<Table> {
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
-    let recipient = || values(&["r@x.example", "T@y.example", "x.example", ".y.example", "@people"]);
+    let recipient = || values(&["r@x.example", "T@y.example", "x.example", ".y.example", "@people", "@guests"]);
     prop_oneof![
         2 => any::<bool>().prop_map(Ask::Authenticated),
-        2 => values(&["192.0.2.1", "192.0.2.0/24", "2001:db8::/32", "127.0.0.0/8", "@nets"]).prop_map(Ask::Client),
-        1 => values(&["unknown", ".example.net", "mail.example.org", "@names"]).prop_map(Ask::ClientName),
+        2 => values(&["192.0.2.1", "192.0.2.0/24", "2001:db8::/32", "127.0.0.0/8", "@nets", "@wide", "@office"]).prop_map(Ask::Client),
+        1 => values(&["unknown", ".example.net", "mail.example.org", "@names", "@zones"]).prop_map(Ask::ClientName),
         1 => (0..2usize, select(vec![1000, 3000])).prop_map(|(path, below)| Ask::DiskFree(path, below)),
-        1 => values(&["host", ".Example.net", "[192.0.2.1]", "@names"]).prop_map(Ask::Helo),
+        1 => values(&["host", ".Example.net", "[192.0.2.1]", "@names", "@zones"]).prop_map(Ask::Helo),
         1 => values(&["smtp", "submission"]).prop_map(Ask::Listener),
         1 => values(&["Alice", "bob", "@logins"]).prop_map(Ask::Login),
         1 => Just(Ask::OverQuota(vec!["@people"])),
@@ -113,8 +113,8 @@ fn ask() -> impl Strategy<Value = Ask> {
         5 => recipient().prop_map(Ask::Recipient),
         3 => select(vec![(">", 1), (">", 2), (">=", 3), ("<", 2), ("<=", 2), ("=", 2)])
             .prop_map(|(operator, bound)| Ask::Recipients(operator, bound)),
-        2 => values(&["a@x.example", "x.example", ".x.example", "<>", "@people"]).prop_map(Ask::Sender),
-        1 => values(&["x.example", ".X.example", "@names"]).prop_map(Ask::SenderDomain),
+        2 => values(&["a@x.example", "x.example", ".x.example", "<>", "@people", "@guests"]).prop_map(Ask::Sender),
+        1 => values(&["x.example", ".X.example", "@names", "@zones"]).prop_map(Ask::SenderDomain),
         1 => select(vec!["own", "shared"]).prop_map(Ask::SenderLoginMismatch),
         4 => (select(vec![">", ">", ">", ">=", "<", "<="]), select(vec![20, 40, 60]))
             .prop_map(|(operator, bound)| Ask::Size(operator, bound)),
@@ -255,15 +255,17 @@ fn message() -> impl Strategy<Value = Message> {
     let senders = vec!["<a@x.example>", "<b@y.example>", "<A@Sub.x.Example>", "<>", "<postmaster>", "a@x.example"];
     let recipients =
         vec!["<r@x.example>", "<R@X.example>", "<s@y.example>", "<t@sub.y.example>", "<postmaster>", "t@y.example"];
+    let senders = prop_oneof![15 => select(senders), 1 => Just("<a@x.example@y.example>")];
+    let recipients = prop_oneof![20 => select(recipients), 1 => Just("<r@x.example@y.example>")];
     let header = vec![("A", " b"), ("Subject", " c\n d"), ("X", " yyyyyyyyyyyyyyyyyyyyyy")];
     let moments = vec![Moment::Mail, Moment::Recipient, Moment::Recipients, Moment::Data, Moment::Content];
     let gives_up = (select(moments), any::<bool>()).prop_map(|(after, says_so)| GivesUp { after, says_so });
     (
         option::weighted(0.2, helo()),
         select(auth),
-        select(senders),
+        senders,
         select(vec![None, Some(0), Some(10), Some(30), Some(50), Some(70)]),
-        vec(select(recipients), 1..=4),
+        vec(recipients, 1..=4),
         subsequence(header, 1..=3),
         select(vec![0, 10, 30, 50]),
         option::weighted(0.2, gives_up),

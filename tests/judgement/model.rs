@@ -97,11 +97,16 @@ pub(crate) enum Measure {
 }
 
 /// The lists of every policy: name, kind, entries.
-pub(crate) const LISTS: [(&str, &str, &[&str]); 5] = [
+pub(crate) const LISTS: [(&str, &str, &[&str]); 10] = [
     ("nets", "networks", &["192.0.2.2", "2001:db8::/64", "::ffff:198.51.100.0/120"]),
+    ("wide", "networks", &["192.0.2.0/30", "192.0.0.0/16", "2001:db8::/48", "0.0.0.0/0", "192.0.2.1"]),
+    ("office", "networks", &["192.0.2.0/25", "127.0.0.1", "198.51.100.0/28", "2001:db8::/64"]),
     ("names", "domains", &["mail.example.org", ".Example.net", "[192.0.2.1]"]),
+    ("zones", "domains", &[".example", "x.example", "example.net", ".example.org"]),
     ("people", "addresses", &["b@y.example", "R@x.example", "<>"]),
     ("people", "domains", &[".y.example"]),
+    ("guests", "addresses", &["a@x.example", "T@Y.example", "s@y.example"]),
+    ("guests", "domains", &[".example", "x.example"]),
     ("logins", "logins", &["ALICE"]),
 ];
 
@@ -362,6 +367,19 @@ impl Limit {
         }
         format!("{{ {} }}", parts.join(", "))
     }
+}
+
+impl Script {
+    pub(crate) fn has_malformed_address(&self) -> bool {
+        let messages = || self.sessions.iter().flat_map(|session| &session.messages);
+        let addresses = messages().flat_map(|message| message.recipients.iter().chain([&message.sender]));
+        addresses.into_iter().any(|address| is_malformed(address))
+    }
+}
+
+/// Of the addresses here: two domains, which two programs would read differently.
+pub(crate) fn is_malformed(address: &str) -> bool {
+    address.matches('@').count() > 1
 }
 
 impl Mta {

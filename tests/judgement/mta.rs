@@ -310,7 +310,9 @@ impl<'a> Mta<'a> {
     fn heard(&mut self, decision: &Decision) {
         if let Verdict::Refuse(reply) = &decision.verdict {
             self.last_refusal = Some(reply.status().class());
+            let malformed = [policy::Failure::Recipient, policy::Failure::Sender].map(policy::Policy::malformed);
             if let Some(rule) = decision.rule
+                && !malformed.contains(&Some(reply.clone()))
                 && let model::Action::Refuse(Some(codes)) = self.written.rules[rule].action
             {
                 assert_eq!(reply.to_string(), format!("{codes} r{rule}"));

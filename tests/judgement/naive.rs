@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 
 use crate::conditions::View;
 use crate::conditions::address;
+use crate::conditions::all;
 use crate::conditions::bare;
+use crate::conditions::has_malformed_key;
 use crate::conditions::holds;
 use crate::conditions::key;
 use crate::model::Action;
@@ -84,6 +86,8 @@ struct Reading {
     number: Option<usize>,
     /// Every judgement that holds: the rule, and which of its judgements.
     held: Vec<(usize, usize)>,
+    /// Every judgement that nobody can make, because an address is malformed: refused, be it to exempt or to refuse.
+    failed: Vec<(usize, usize)>,
     headers: BTreeSet<(String, String)>,
     /// The rule at which reading ends.
     exempted_by: Option<usize>,
@@ -227,11 +231,15 @@ impl<'a> Judge<'a> {
         for (number, rule) in self.policy.rules.iter().enumerate() {
             let mut holds = false;
             for (index, judgement) in self.judgements[number].iter().enumerate() {
-                if self.holds(number, judgement, view, held) {
-                    reading.held.push((number, index));
-                    holds = true;
-                    if rule.exempts() {
-                        break;
+                match self.holds(number, judgement, view, held) {
+                    None => reading.failed.push((number, index)),
+                    Some(false) => {}
+                    Some(true) => {
+                        reading.held.push((number, index));
+                        holds = true;
+                        if rule.exempts() {
+                            break;
+                        }
                     }
                 }
             }
@@ -264,6 +272,9 @@ impl<'a> Judge<'a> {
                 let is_told = |reading: &Reading| {
                     rule.monitor && (noted.contains(&(number, None)) || noted.contains(&(number, reading.number)))
                 };
+                // Where it cannot be judged for one, it is not judged for those after him.
+                let failed = readings.iter().position(|reading| reading.failed.contains(&(number, index)));
+                let readings = &readings[..failed.unwrap_or(readings.len())];
                 let holds = |reading: &Reading| reading.held.contains(&(number, index)) && !is_told(reading);
                 let holders: Vec<Option<usize>> =
                     readings.iter().filter(|reading| holds(reading)).map(|reading| reading.number).collect();
@@ -279,6 +290,10 @@ impl<'a> Judge<'a> {
                     return answer;
                 }
                 answer.matched.extend(std::iter::repeat_n(number, matches));
+                if failed.is_some() && !(rule.monitor && !self.policy.monitor) {
+                    answer.refused_by = Some(number);
+                    return answer;
+                }
             }
         }
         answer
@@ -304,22 +319,27 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn holds(&self, number: usize, judgement: &Judgement, view: View<'_>, held: &mut Charges) -> bool {
+    /// `None`: nobody can say.
+    fn holds(&self, number: usize, judgement: &Judgement, view: View<'_>, held: &mut Charges) -> Option<bool> {
         let rule = &self.policy.rules[number];
         let size = view.size_at(judgement.stage);
-        let applies = holds(&rule.when, view, size) && !rule.unless.as_ref().is_some_and(|u| holds(u, view, size));
+        let unless = rule.unless.as_ref().map(|unless| holds(unless, view, size).map(|holds| !holds));
+        let applies = all([holds(&rule.when, view, size)].into_iter().chain(unless))?;
         let (Some((measure, bound)), Some(limit)) = (judgement.counts, &rule.limit) else {
-            return applies;
+            return Some(applies);
         };
+        if applies && has_malformed_key(limit, view) {
+            return None;
+        }
         let Some(key) = key(limit, view).filter(|_| applies) else {
-            return false;
+            return Some(false);
         };
         let counter = (number, measure, key);
         let so_far = held.get(&counter).copied().unwrap_or_default();
         let wanted = match measure {
             // Without a size there is nothing to count yet.
             Measure::Bytes => match size {
-                None | Some(0) => return false,
+                None | Some(0) => return Some(false),
                 Some(size) => size,
             },
             Measure::Messages => 1,
@@ -327,10 +347,10 @@ impl<'a> Judge<'a> {
         };
         let charged = self.charged.get(&counter).copied().unwrap_or_default();
         if charged + wanted > bound {
-            return true;
+            return Some(true);
         }
         held.insert(counter, wanted);
-        false
+        Some(false)
     }
 }
 
