@@ -99,7 +99,7 @@ pub enum Judgement {
         rule: Option<usize>,
         /// Header fields to add.
         headers: Vec<(String, String)>,
-        /// Recipients, by number, that discard it.
+        /// Recipients that discard it, by number, in order.
         without: Vec<usize>,
         /// The rule that puts it on hold, and the step of its limit, in percent, if that does.
         quarantine: Option<(usize, Option<u32>)>,
@@ -168,38 +168,39 @@ impl MessageStanding {
     #[must_use]
     pub fn conclude(&mut self) -> Judgement {
         let exempt = self.exempt;
-        let verdicts: Vec<Exemption> = if self.recipients.is_empty() {
-            vec![exempt]
-        } else {
-            self.recipients.iter().map(|standing| standing.exempt.or_above(exempt)).collect()
+        let verdicts = || {
+            let of_recipients = self.recipients.iter().map(move |standing| standing.exempt.or_above(exempt));
+            of_recipients.chain(Some(exempt).filter(|_| self.recipients.is_empty()))
         };
-        let rules = || verdicts.iter().map(|verdict| verdict.by.map(|(rule, _)| rule));
-        let rule = rules().next().flatten().filter(|first| rules().all(|rule| rule == Some(*first)));
+        let mut rules = verdicts().map(|verdict| verdict.by.map(|(rule, _)| rule));
+        let rule = rules.next().flatten().filter(|first| rules.all(|rule| rule == Some(*first)));
         let by = |exempting| move |exemption: &Exemption| exemption.by.is_some_and(|(_, how)| how == exempting);
-        if verdicts.iter().all(by(Exempting::Discard)) {
+        let discards = by(Exempting::Discard);
+        if verdicts().all(|verdict| discards(&verdict)) {
             return Judgement::Discard { rule };
         }
-        let (discarded, kept): (Vec<usize>, Vec<usize>) =
-            (0..verdicts.len()).partition(|number| verdicts.get(*number).is_some_and(by(Exempting::Discard)));
-        let quarantine = verdicts.iter().find(|verdict| by(Exempting::Quarantine)(verdict));
-        let by_rule = quarantine.and_then(|verdict| verdict.by).map(|(rule, _)| (rule, None));
+        let discarded = verdicts().enumerate().filter(|(_, verdict)| discards(verdict)).map(|(number, _)| number);
+        let without = self.without_copies(discarded.collect());
+        let by_rule =
+            verdicts().find(by(Exempting::Quarantine)).and_then(|verdict| verdict.by).map(|(rule, _)| (rule, None));
         let by_step = self.held_by.map(|held| (held.rule, Some(held.percent)));
         Judgement::Pass {
             rule,
-            without: self.without_copies(discarded, &kept),
+            without,
             quarantine: by_rule.into_iter().chain(by_step).min_by_key(|(rule, _)| *rule),
             headers: self.headers.drain(..).map(|header| (header.name, header.value)).collect(),
         }
     }
 
     /// Of one address written twice a copy may be kept. MTAs remove every copy of an address, so then none is.
-    pub(super) fn without_copies(&self, mut discarded: Vec<usize>, kept: &[usize]) -> Vec<usize> {
+    fn without_copies(&self, mut discarded: Vec<usize>) -> Vec<usize> {
         if discarded.is_empty() {
             return discarded;
         }
-        let address = |number: &usize| self.recipients.get(*number).map(|standing| standing.recipient.address.folded());
-        let kept: HashSet<Option<&str>> = kept.iter().map(address).collect();
-        discarded.retain(|number| !kept.contains(&address(number)));
+        let kept = self.recipients.iter().enumerate().filter(|(number, _)| discarded.binary_search(number).is_err());
+        let kept: HashSet<&str> = kept.map(|(_, standing)| standing.recipient.address.folded()).collect();
+        let is_kept = |standing: &RecipientStanding| kept.contains(standing.recipient.address.folded());
+        discarded.retain(|number| !self.recipients.get(*number).is_some_and(is_kept));
         discarded
     }
 

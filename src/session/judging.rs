@@ -11,7 +11,6 @@ use super::Settlement;
 use super::Verdict;
 use crate::config::Mode;
 use crate::config::OnError;
-use crate::facts::Recipient;
 use crate::facts::Stage;
 use crate::policy::Case;
 use crate::policy::Judgement;
@@ -123,9 +122,10 @@ impl Session {
             Judgement::Discard { rule } | Judgement::Pass { rule, .. } if !enforced => decision.accept(rule),
             Judgement::Discard { rule } => decision.discard(rule),
             Judgement::Pass { rule, headers, without, quarantine } => {
-                let accepted: Vec<&Recipient> = transaction.standing.accepted().collect();
                 decision.headers = headers.into_iter().map(|(name, value)| (name, self.spaced(value))).collect();
-                decision.delete = without.iter().filter_map(|i| accepted.get(*i)).map(|r| r.written.clone()).collect();
+                let accepted = transaction.standing.accepted().enumerate();
+                let discarding = accepted.filter(|(number, _)| without.binary_search(number).is_ok());
+                decision.delete = discarding.map(|(_, recipient)| recipient.written.clone()).collect();
                 match quarantine {
                     Some((rule, step)) => {
                         decision.quarantine(rule, self.policy.rule_name(rule));

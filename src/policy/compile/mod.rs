@@ -203,7 +203,7 @@ impl<'a> Compiler<'a> {
         if aspect.declared {
             notes.push("by the declared size (SIZE= of MAIL); the true size is judged at the end again".to_owned());
         }
-        let is_first = !self.counters.iter().any(|c| c.rule == rule.name.value && Some(c.measure) == aspect.measure);
+        let is_first = aspect.measure.is_none_or(|measure| self.known_counter(rule, measure).is_none());
         if is_first && aspect.measure == Some(Measure::BadRecipients) {
             notes.push(
                 "every recipient is counted at rcpt, also those that the MTA shows because it refuses them".to_owned(),
@@ -266,8 +266,10 @@ impl<'a> Compiler<'a> {
     /// By the declared size and by the true one at the same stage is once.
     fn is_judged_there_already(&self, test: &Test, stage: Stage) -> bool {
         let measure = |test: &Test| test.limit.as_ref().map(|limit| limit.measure);
-        let mut before = self.plans.get(stage as usize).into_iter().flatten();
-        before.any(|before| {
+        let before = self.plans.get(stage as usize).into_iter().flatten().rev();
+        // What exempts from it may stand between.
+        let mut of_rule = before.take_while(|before| before.rule == test.rule || before.purpose == Purpose::Exempt);
+        of_rule.any(|before| {
             before.rule == test.rule && before.purpose == test.purpose && measure(before) == measure(test)
         })
     }
@@ -427,8 +429,7 @@ impl<'a> Compiler<'a> {
     }
 
     fn counter(&mut self, rule: &config::Rule, limit: &config::Limit, measure: Measure) -> usize {
-        let before = self.counters.iter().position(|c| c.rule == rule.name.value && c.measure == measure);
-        before.unwrap_or_else(|| {
+        self.known_counter(rule, measure).unwrap_or_else(|| {
             let default = Row {
                 whose: None,
                 rates: rates(limit, measure).to_vec(),
@@ -449,6 +450,13 @@ impl<'a> Compiler<'a> {
             self.counters.push(Counter { measure, rows, block_for, max_keys, of, charge, key, rule, levels });
             self.counters.len() - 1
         })
+    }
+
+    /// The counter that the rule being compiled has got already; what it has stands at the end.
+    fn known_counter(&self, rule: &config::Rule, measure: Measure) -> Option<usize> {
+        let counters = self.counters.iter().enumerate().rev();
+        let mut of_rule = counters.take_while(|(_, counter)| counter.rule == rule.name.value);
+        of_rule.find(|(_, counter)| counter.measure == measure).map(|(number, _)| number)
     }
 
     fn finish(self) -> Policy {
