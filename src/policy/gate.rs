@@ -215,3 +215,88 @@ fn of_question(question: &Question) -> Option<Vec<Key<'_>>> {
         | Question::Tls(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config::Source;
+    use crate::facts::Address;
+    use crate::facts::Connection;
+    use crate::facts::Message;
+    use crate::facts::Stage;
+    use crate::policy::Policy;
+
+    /// A policy whose rules have these conditions.
+    fn policy(conditions: impl IntoIterator<Item = String>) -> Policy {
+        let lists = "[lists.all]\nnetworks = [\"0.0.0.0/0\", \"::/0\"]\n".to_owned();
+        let text = conditions.into_iter().enumerate().fold(lists, |text, (number, condition)| {
+            format!("{text}[[rule]]\nname = \"{number}\"\nwhen = {{ {condition} }}\nadd_header = \"X: y\"\n")
+        });
+        let (config, mut diagnostics) = Config::read(vec![Source { path: "policy.toml".into(), text }]);
+        Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"))
+    }
+
+    /// The rules that are visited for this message.
+    fn visited(policy: &Policy, stage: Stage, sender: &str, recipients: &[&str]) -> Vec<usize> {
+        let connection = Connection {
+            client: "192.0.2.7".parse().ok(),
+            port: Some(25),
+            listener: Some("smtp".into()),
+            ..Connection::default()
+        };
+        let message = Message { sender: Address::parse(sender.as_bytes()), ..Message::default() };
+        let facts = Facts { connection: &connection, message: Some(&message), recipient: None };
+        let address = |text: &&str| Address::parse(text.as_bytes());
+        let recipient = |(address, position)| Recipient { address, position, ..Recipient::default() };
+        let recipients: Vec<Recipient> = recipients.iter().map(address).zip(1..).map(recipient).collect();
+        let (mut found, mut admitted) = (Found::default(), Admitted::default());
+        let plan = policy.plan(stage).unwrap();
+        plan.gates.admit(&facts, recipients.iter(), &policy.index, &mut found, &mut admitted);
+        let after = |last: usize| plan.next(last + 1, &admitted).map(|(number, _)| number);
+        let numbers = std::iter::successors(plan.next(0, &admitted).map(|(number, _)| number), |last| after(*last));
+        numbers.map(|number| plan.tests[number].rule).collect()
+    }
+
+    /// What a message costs does not grow with the rules about others.
+    #[test]
+    fn of_ten_thousand_rules_only_those_are_visited_that_can_hold() {
+        let of_others = |number: usize| match number % 6 {
+            0 => format!("client = \"198.18.{}.{}\"", number / 250, number % 250),
+            1 => format!("sender = \"s{number}@example.com\""),
+            2 => format!("sender_domain = [\"d{number}.example\", \".e{number}.example\"]"),
+            3 => format!("client = \"@all\", sender = \"t{number}@example.com\""),
+            4 => format!("any = [{{ port = {} }}, {{ client = \"198.19.0.0/16\" }}]", 1000 + number),
+            _ => format!("listener = \"l{number}\", port = 25"),
+        };
+        for others in [20, 1000, 10_000] {
+            let own = ["size = \"> 1\"", "client = \"192.0.2.0/24\"", "not = { client = \"198.18.0.1\" }"];
+            let policy = policy((0..others).map(of_others).chain(own.map(str::to_owned)));
+            let all: Vec<usize> = [Stage::Mail, Stage::EndOfMessage]
+                .into_iter()
+                .flat_map(|stage| visited(&policy, stage, "<a@example.org>", &["<b@example.org>"]))
+                .collect();
+            assert_eq!(all, [others + 1, others + 2, others]);
+        }
+    }
+
+    #[test]
+    fn every_recipient_of_the_message_opens_gates() {
+        let of_recipients = ["a@x.test", "b@x.test", "x.test", ".test", "c@x.test"];
+        let policy = policy(of_recipients.map(|recipient| format!("recipient = \"{recipient}\", size = \"> 1\"")));
+        let visited = |recipients: &[&str]| visited(&policy, Stage::EndOfMessage, "<>", recipients);
+        assert_eq!(visited(&["<a@x.test>", "<B@x.test>"]), [0, 1, 2, 3]);
+        assert_eq!(visited(&["<a@y.test>"]), [3]);
+        assert_eq!(visited(&[]), [0; 0]);
+        let many: Vec<String> = (0..1000).map(|number| format!("<r{number}@x.test>")).collect();
+        assert_eq!(visited(&many.iter().map(String::as_str).collect::<Vec<_>>()), [2, 3]);
+    }
+
+    /// Nobody can say whose it is, and the rule has to say so.
+    #[test]
+    fn a_malformed_address_opens_every_gate_that_asks_about_it() {
+        let policy = policy(["sender = \"a@x.test\"", "sender_domain = \"y.test\"", "port = 26"].map(str::to_owned));
+        assert_eq!(visited(&policy, Stage::Mail, "<a@x.test@y.test>", &[]), [0, 1]);
+        assert_eq!(visited(&policy, Stage::Mail, "<b@x.test>", &[]), [0; 0]);
+    }
+}

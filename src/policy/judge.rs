@@ -8,6 +8,9 @@ use super::condition::Evidence;
 use super::condition::Failure;
 use super::condition::Truth;
 use super::index::Hit;
+use super::matched::Excess;
+use super::matched::Match;
+use super::matched::MatchedAction;
 use super::plan::Outcome;
 use super::plan::Plan;
 use super::plan::Purpose;
@@ -24,20 +27,16 @@ use super::step::Mark;
 use super::step::Passing;
 use super::text::Subject;
 use super::walk::Walk;
-use crate::config::Mode;
 use crate::facts::Answer;
 use crate::facts::Connection;
 use crate::facts::DecisionId;
 use crate::facts::Exceeded;
 use crate::facts::Facts;
-use crate::facts::Key;
 use crate::facts::Message;
 use crate::facts::Query;
 use crate::facts::Recipient;
 use crate::facts::Stage;
-use crate::reply::Class;
 use crate::reply::Reply;
-use crate::reply::Status;
 use crate::reply::printable;
 
 /// The longest value of an added header field, in characters: one line of RFC 5322 §2.1.1, with room for its name.
@@ -68,73 +67,6 @@ pub struct Refusal {
     pub rule: Option<usize>,
     /// What it says.
     pub reply: Reply,
-}
-
-/// A rule that held, for metrics and logs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Match {
-    /// Which.
-    pub rule: usize,
-    /// What follows from it, or would.
-    pub action: MatchedAction,
-    /// What it would say, if it is only watched.
-    pub watched: Option<Reply>,
-    /// Whether it does.
-    pub mode: Mode,
-    /// The list and the entry that matched, or the limit that was passed.
-    pub detail: Option<String>,
-    /// The recipient it held for, where it is about one.
-    pub recipient: Option<String>,
-    /// The step of its limit, in percent, if that has any.
-    pub step: Option<u32>,
-    /// How its limit was passed, where it has one.
-    pub excess: Option<Box<Excess>>,
-}
-
-/// A limit that was passed, and by whom.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Excess {
-    /// The policy's number of the counter.
-    pub counter: usize,
-    /// Whose count.
-    pub key: Key,
-    /// By how much, and until when.
-    pub exceeded: Exceeded,
-}
-
-/// What follows from a match.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MatchedAction {
-    /// Everything below is skipped.
-    Accept,
-    /// A header field is added.
-    AddHeader,
-    /// The message is dropped.
-    Discard,
-    /// It passes, and reading goes on.
-    Monitor,
-    /// The message is put on hold.
-    Quarantine,
-    /// This reply is spoken.
-    Refuse(Status),
-}
-
-impl MatchedAction {
-    /// What a step of a limit does, in metrics and notifications.
-    #[must_use]
-    pub const fn step_name(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::AddHeader => "add_header",
-            Self::Discard => "discard",
-            Self::Monitor => "monitor",
-            Self::Quarantine => "quarantine",
-            Self::Refuse(status) => match status.class() {
-                Class::Permanent => "refuse",
-                Class::Transient => "defer",
-            },
-        }
-    }
 }
 
 /// The session as the judge sees it.

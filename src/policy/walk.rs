@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::judge::Match;
+use super::matched::Match;
 use super::standing::AddedHeader;
 use super::standing::Exemption;
 use super::standing::SessionStanding;

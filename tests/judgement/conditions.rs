@@ -64,7 +64,17 @@ fn is_about_malformed(ask: &Ask, view: View<'_>) -> bool {
         Ask::Sender(_) | Ask::SenderDomain(_) | Ask::SenderLoginMismatch(_) => {
             view.message.is_some_and(|message| is_malformed(message.sender))
         }
-        _ => false,
+        Ask::Authenticated(_)
+        | Ask::Client(_)
+        | Ask::ClientName(_)
+        | Ask::DiskFree(..)
+        | Ask::Helo(_)
+        | Ask::Listener(_)
+        | Ask::Login(_)
+        | Ask::Port(_)
+        | Ask::Recipients(..)
+        | Ask::Size(..)
+        | Ask::Tls(_) => false,
     }
 }
 

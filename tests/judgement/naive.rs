@@ -290,7 +290,8 @@ impl<'a> Judge<'a> {
                     return answer;
                 }
                 answer.matched.extend(std::iter::repeat_n(number, matches));
-                if failed.is_some() && !(rule.monitor && !self.policy.monitor) {
+                let is_on_trial = rule.monitor && !self.policy.monitor;
+                if failed.is_some() && !is_on_trial {
                     answer.refused_by = Some(number);
                     return answer;
                 }
