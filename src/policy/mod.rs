@@ -1,8 +1,8 @@
 //! Rules compiled into one plan per stage; facts in, verdicts out.
 //!
 //! Rules read top to bottom: the first that holds decides. They are judged as soon as their facts are known, in a way that
-//! never gives another result; `compile.rs` says how rules come to their stages, `judge.rs` how a plan is walked. Nothing
-//! here waits: what has to be asked of the world outside is returned as a question.
+//! never gives another result; `compile.rs` says how rules come to their stages, `judge.rs` how a plan is walked, `gate.rs` what
+//! of it is passed over. Nothing here waits: what has to be asked of the world outside is returned as a question.
 
 mod compile;
 mod condition;
