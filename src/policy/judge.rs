@@ -26,6 +26,7 @@ use super::step::HeldBy;
 use super::step::Mark;
 use super::step::Passing;
 use super::text::Subject;
+use super::walk::Lookups;
 use super::walk::Walk;
 use crate::facts::Answer;
 use crate::facts::Connection;
@@ -88,17 +89,18 @@ impl Policy {
         &self,
         walk: &mut Walk,
         case: &Case<'_>,
-        session: &mut SessionStanding,
+        session: &SessionStanding,
         message: &mut MessageStanding,
+        lookups: &mut Lookups,
     ) -> Step {
         let Some(plan) = self.plan(walk.plan) else {
             return Step::Passed;
         };
-        if !walk.has_begun {
+        if !walk.has_begun || !lookups.is_made {
             walk.has_begun = true;
-            self.begin(plan, walk.stage, case, session, message);
+            self.look_up(plan, walk.stage, case, message, lookups);
         }
-        while let Some((number, test)) = plan.next(walk.test, &session.admitted) {
+        while let Some((number, test)) = plan.next(walk.test, &lookups.admitted) {
             walk.test = number;
             if walk.is_refused && !concerns_refused(test) {
                 walk.next_test();
@@ -110,7 +112,7 @@ impl Policy {
             };
             let facts = Facts { connection: case.connection, message: case.message, recipient };
             let mut hit = None;
-            match self.hold(test, walk, facts, session, &mut hit) {
+            match self.hold(test, walk, facts, (session, lookups), &mut hit) {
                 Held::Ask(query) => return Step::Ask(query),
                 Held::Failed(failure) => return Step::Failed { rule: test.rule, failure },
                 Held::No => {}
@@ -139,21 +141,21 @@ impl Policy {
             }
             if judged_for_each(test, walk.stage) { walk.next_recipient() } else { walk.next_test() }
         }
-        if walk.next_plan() { self.judge(walk, case, session, message) } else { Step::Passed }
+        if walk.next_plan() { self.judge(walk, case, session, message, lookups) } else { Step::Passed }
     }
 
     /// Finds the tests that can hold for these facts; nothing of them changes while the plan is walked.
-    fn begin(
+    fn look_up(
         &self,
         plan: &Plan,
         stage: Stage,
         case: &Case<'_>,
-        session: &mut SessionStanding,
         message: &MessageStanding,
+        Lookups { is_made, found, admitted }: &mut Lookups,
     ) {
-        session.found.clear();
+        *is_made = true;
+        found.clear();
         let facts = Facts { connection: case.connection, message: case.message, recipient: None };
-        let (found, admitted) = (&mut session.found, &mut session.admitted);
         if stage <= Stage::Rcpt {
             plan.gates.admit(&facts, case.candidate.into_iter(), &self.index, found, admitted);
         } else {
@@ -167,10 +169,10 @@ impl Policy {
         test: &Test,
         walk: &Walk,
         facts: Facts<'_>,
-        session: &mut SessionStanding,
+        (session, lookups): (&SessionStanding, &mut Lookups),
         hit: &mut Option<Hit>,
     ) -> Held {
-        let found = &mut session.found;
+        let found = &mut lookups.found;
         let mut evidence = Evidence { facts, lists: &self.lists, index: &self.index, found, answers: &walk.answers };
         match test.condition.evaluate(&mut evidence, hit) {
             Truth::No => return Held::No,

@@ -45,6 +45,7 @@ pub use standing::MessageStanding;
 pub use standing::SessionStanding;
 pub use step::Level;
 pub use step::Levels;
+pub use walk::Lookups;
 pub use walk::Walk;
 
 use std::path::Path;

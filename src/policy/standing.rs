@@ -3,8 +3,6 @@
 use std::collections::HashSet;
 
 use super::MAX_SESSION_KEYS;
-use super::found::Found;
-use super::gate::Admitted;
 use super::step::HeldBy;
 use super::step::Mark;
 use super::walk::Walk;
@@ -22,9 +20,6 @@ pub struct SessionStanding {
     pub(super) counted: Vec<(Hold, Answer)>,
     /// In monitor mode: the client would have been sent away, so nothing more is judged.
     pub(super) settled: bool,
-    /// What the walk that is under way has looked up. It stands here only so that the next one has the room.
-    pub(super) found: Found,
-    pub(super) admitted: Admitted,
 }
 
 /// What a message has come to.

@@ -2,6 +2,8 @@
 
 use smallvec::SmallVec;
 
+use super::found::Found;
+use super::gate::Admitted;
 use super::matched::Match;
 use super::standing::AddedHeader;
 use super::standing::Exemption;
@@ -23,7 +25,7 @@ pub struct Walk {
     pub(super) id: DecisionId,
     /// Whether it is about a recipient that the MTA refuses: then nothing is decided, and only such are counted.
     pub(super) is_refused: bool,
-    /// Whether it is known which tests of the plan can hold.
+    /// Whether something of the plan was judged; else the lookups are those of another walk.
     pub(super) has_begun: bool,
     /// The next test.
     pub(super) test: usize,
@@ -42,6 +44,15 @@ pub struct Walk {
     pub(super) matches: Vec<Match>,
     /// A test could not be judged.
     failed: bool,
+}
+
+/// What a walk has looked up in the lists, and which tests can hold by that. The walks of one message have the room one after
+/// the other; without a message, each time that a walk goes on it begins here anew.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    pub(super) is_made: bool,
+    pub(super) found: Found,
+    pub(super) admitted: Admitted,
 }
 
 impl Walk {

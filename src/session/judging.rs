@@ -14,6 +14,7 @@ use crate::config::OnError;
 use crate::facts::Stage;
 use crate::policy::Case;
 use crate::policy::Judgement;
+use crate::policy::Lookups;
 use crate::policy::MessageStanding;
 use crate::policy::Policy;
 use crate::policy::Refusal;
@@ -43,14 +44,14 @@ impl Session {
     }
 
     pub(super) fn walk_on(&mut self, mut walk: Walk) -> Action {
-        let mut nothing = MessageStanding::default();
+        let mut nothing = (MessageStanding::default(), Lookups::default());
         loop {
-            let (message, standing) = match &mut self.transaction {
-                Some(transaction) => (Some(&transaction.facts), &mut transaction.standing),
-                None => (None, &mut nothing),
+            let (message, standing, lookups) = match &mut self.transaction {
+                Some(transaction) => (Some(&transaction.facts), &mut transaction.standing, &mut transaction.lookups),
+                None => (None, &mut nothing.0, &mut nothing.1),
             };
             let case = Case { connection: &self.connection, message, candidate: self.candidate.as_ref() };
-            match self.policy.judge(&mut walk, &case, &mut self.standing, standing) {
+            match self.policy.judge(&mut walk, &case, &self.standing, standing, lookups) {
                 Step::Ask(query) => {
                     self.walk = Some(walk);
                     return Action::Ask(query);

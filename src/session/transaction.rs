@@ -4,6 +4,7 @@ use super::decision::MessageEnd;
 use crate::facts::Message;
 use crate::facts::Recipient;
 use crate::facts::Stage;
+use crate::policy::Lookups;
 use crate::policy::MessageStanding;
 use crate::policy::Refusal;
 use crate::reply::Class;
@@ -13,6 +14,8 @@ use crate::reply::Class;
 pub(super) struct Transaction {
     pub(super) facts: Message,
     pub(super) standing: MessageStanding,
+    /// For the walk that is under way.
+    pub(super) lookups: Lookups,
     /// How often RCPT was said, whatever came of it.
     pub(super) seen_recipients: u64,
     /// Whether DATA was shown.
