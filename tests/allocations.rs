@@ -230,8 +230,8 @@ fn a_session_allocates_little_beside_what_it_keeps() {
     };
     // The listener, the client's name, HELO.
     most(&session, &[("macros", 1), ("CONNECT", 2), ("HELO", 2)]);
-    // The login, the queue id, the sender. A recipient as it was written and as it was read, both again where it is kept for the
-    // message, and the room for it there.
-    let of_message = [("macros", 1), ("MAIL", 2), ("RCPT", 6), ("DATA", 1), ("BODYEOB", 1)];
+    // The login, the queue id, the message and its sender. A recipient as it was written and as it was read, both again where it
+    // is kept for the message, and the room for it there.
+    let of_message = [("macros", 1), ("MAIL", 3), ("RCPT", 6), ("DATA", 1), ("BODYEOB", 1)];
     messages.iter().for_each(|message| most(message, &of_message));
 }
