@@ -17,6 +17,16 @@ pub(crate) struct Contender<'a> {
 pub(crate) struct Turns {
     pub(crate) rounds: usize,
     pub(crate) until: Until,
+    /// Tells nothing on the way.
+    pub(crate) is_silent: bool,
+}
+
+impl Turns {
+    pub(crate) fn say(&self, what: impl FnOnce() -> String) {
+        if !self.is_silent {
+            eprintln!("  {}", what());
+        }
+    }
 }
 
 /// The outcomes of each contender, in the order of rounds. A first turn, which counts nowhere, warms them up.
@@ -32,13 +42,14 @@ pub(crate) fn by_turns(contenders: &[Contender<'_>], turns: Turns) -> Result<Vec
             // The same seed for all: they get the same messages.
             let seed = (round as u64 + 1) * 1_000_000;
             let outcome = run(contender.server, &contender.load, turns.until, seed)?;
-            eprintln!(
-                "  round {} {:<10} {:>9.1} µs/message {:>9.0} messages/s",
-                round + 1,
-                contender.server.name,
-                outcome.cpu_per_message(),
-                outcome.messages_per_second(),
-            );
+            turns.say(|| {
+                let (cpu, rate) = (outcome.cpu_per_message(), outcome.messages_per_second());
+                format!(
+                    "round {} {:<10} {cpu:>9.1} µs/message {rate:>9.0} messages/s",
+                    round + 1,
+                    contender.server.name
+                )
+            });
             outcomes.push(outcome);
         }
     }

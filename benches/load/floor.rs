@@ -13,51 +13,76 @@ use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpListener;
+use tokio::net::TcpStream;
 use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 
 use crate::frames;
 use crate::server::Endpoint;
 
 /// Serves until it is killed.
-pub(crate) fn run(endpoint: &Endpoint, answer: Vec<u8>) -> Result<(), String> {
+pub(crate) fn run(endpoint: &Endpoint, answer: Vec<u8>, is_prompt: bool) -> Result<(), String> {
     let steps = frames::first(&answer)?.map_or(Ok(0), |(_, data, _)| frames::word(data, 2))?;
-    // One answer for the life of the process, so that a connection holds no more than a pointer to it.
-    let answer: &'static [u8] = answer.leak();
+    // One for the life of the process, so that a connection holds no more than a pointer to it.
+    let what: &'static What = Box::leak(Box::new(What { answer, steps, is_prompt }));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
     let serving = async move {
         match endpoint {
-            Endpoint::Tcp(address) => serve_tcp(TcpListener::bind(address).await?, answer, steps).await,
-            Endpoint::Unix(path) => serve_unix(UnixListener::bind(path)?, answer, steps).await,
+            Endpoint::Tcp(address) => serve_tcp(TcpListener::bind(address).await?, what).await,
+            Endpoint::Unix(path) => serve_unix(UnixListener::bind(path)?, what).await,
         }
     };
     runtime.block_on(serving).map_err(|error: std::io::Error| format!("the floor on {endpoint}: {error}"))
 }
 
-async fn serve_tcp(listener: TcpListener, answer: &'static [u8], steps: u32) -> std::io::Result<()> {
+/// What it is to do.
+struct What {
+    answer: Vec<u8>,
+    steps: u32,
+    /// Acknowledges at once what is not answered.
+    is_prompt: bool,
+}
+
+/// A connection that can be told to acknowledge now what it has read, and not in 40 ms.
+trait Stream: AsyncRead + AsyncWrite + Unpin {
+    fn acknowledge(&self);
+}
+
+impl Stream for TcpStream {
+    fn acknowledge(&self) {
+        // As far as the kernel can.
+        let _ = self.set_quickack(true);
+    }
+}
+
+impl Stream for UnixStream {
+    fn acknowledge(&self) {}
+}
+
+async fn serve_tcp(listener: TcpListener, what: &'static What) -> std::io::Result<()> {
     eprintln!("listening on inet:{}", listener.local_addr()?);
     let mut sessions = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        sessions.spawn(session(stream, answer, steps));
+        sessions.spawn(session(stream, what));
         while sessions.try_join_next().is_some() {}
     }
 }
 
-async fn serve_unix(listener: UnixListener, answer: &'static [u8], steps: u32) -> std::io::Result<()> {
-    eprintln!("listening on the socket");
+async fn serve_unix(listener: UnixListener, what: &'static What) -> std::io::Result<()> {
     let mut sessions = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;
-        sessions.spawn(session(stream, answer, steps));
+        sessions.spawn(session(stream, what));
         while sessions.try_join_next().is_some() {}
     }
 }
 
 /// Ends with QUIT, with the connection, or with the first thing that is no frame.
-async fn session<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &'static [u8], steps: u32) {
-    let mut frames = Frames { answer, steps, head: [0; 5], read: 0, left: 0 };
+async fn session<S: Stream>(mut stream: S, what: &'static What) {
+    let mut frames = Frames { what, head: [0; 5], read: 0, left: 0 };
     let mut unsent = Vec::new();
     poll_fn(|context| {
         BUFFERS.with_borrow_mut(|(input, output)| {
@@ -74,7 +99,7 @@ async fn session<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &'sta
 }
 
 /// One read and one write. `false`: the session is over.
-fn wake<S: AsyncRead + AsyncWrite + Unpin>(
+fn wake<S: Stream>(
     stream: &mut S,
     context: &mut Context<'_>,
     frames: &mut Frames,
@@ -99,6 +124,9 @@ fn wake<S: AsyncRead + AsyncWrite + Unpin>(
         return Poll::Ready(false);
     }
     if output.is_empty() {
+        if frames.what.is_prompt {
+            stream.acknowledge();
+        }
         return Poll::Ready(true);
     }
     match Pin::new(stream).poll_write(context, output) {
@@ -116,8 +144,7 @@ fn wake<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Where in the stream of frames a connection is.
 struct Frames {
-    answer: &'static [u8],
-    steps: u32,
+    what: &'static What,
     head: [u8; 5],
     /// How much of the head is there.
     read: usize,
@@ -147,8 +174,8 @@ impl Frames {
             }
             self.left = length - 1;
             if letter == b'O' {
-                output.extend_from_slice(self.answer);
-            } else if frames::is_answered(letter, self.steps) {
+                output.extend_from_slice(&self.what.answer);
+            } else if frames::is_answered(letter, self.what.steps) {
                 output.extend_from_slice(&[0, 0, 0, 1, b'c']);
             }
         }

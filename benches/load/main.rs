@@ -18,17 +18,22 @@ mod compare;
 mod floor;
 mod folder;
 mod frames;
+mod held;
 mod load;
 mod message;
 mod policies;
 mod report;
 mod scenario;
 mod server;
+mod smoke;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use nix::sys::resource::Resource;
+use nix::sys::resource::getrlimit;
+use nix::sys::resource::setrlimit;
 
 use compare::Turns;
 use folder::Folder;
@@ -68,7 +73,7 @@ fn main() -> ExitCode {
     let done = match arguments.get(1).map(String::as_str) {
         Some(server::CHILD) => become_child(&arguments),
         Some(server::FLOOR) => run_floor(&arguments),
-        _ if !arguments.iter().any(|argument| argument == "--bench") => smoke(&arguments),
+        _ if !arguments.iter().any(|argument| argument == "--bench") => smoke::run(&arguments),
         _ => measure(&Arguments::parse()),
     };
     match done {
@@ -88,13 +93,13 @@ fn become_child(arguments: &[String]) -> Result<(), String> {
 }
 
 fn run_floor(arguments: &[String]) -> Result<(), String> {
-    let [_, _, endpoint, answer] = arguments else {
+    let [_, _, endpoint, answer, rest @ ..] = arguments else {
         return Err("the floor takes an endpoint and an answer".to_owned());
     };
     let digits: Vec<u8> = answer.bytes().collect();
     let byte = |pair: &[u8]| u8::from_str_radix(&String::from_utf8_lossy(pair), 16).map_err(|error| error.to_string());
     let answer = digits.chunks(2).map(byte).collect::<Result<_, _>>()?;
-    floor::run(&Endpoint::parse(endpoint)?, answer)
+    floor::run(&Endpoint::parse(endpoint)?, answer, rest.iter().any(|argument| argument == server::PROMPT))
 }
 
 fn measure(arguments: &Arguments) -> Result<(), String> {
@@ -105,8 +110,8 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
     let chosen = choose(&arguments.scenarios)?;
     let time = Duration::try_from_secs_f64(arguments.seconds).map_err(|error| format!("--seconds: {error}"))?;
     let until = Until { time, messages: arguments.messages };
-    let turns = Turns { rounds: arguments.rounds.max(1), until };
-    run(&chosen, turns, arguments.json, false)
+    let turns = Turns { rounds: arguments.rounds.max(1), until, is_silent: false };
+    run(&chosen, turns, arguments.json)
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
@@ -120,9 +125,10 @@ fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
     names.iter().map(find).collect()
 }
 
-fn run(chosen: &[&Scenario], turns: Turns, is_json: bool, is_smoke: bool) -> Result<(), String> {
+fn run(chosen: &[&Scenario], turns: Turns, is_json: bool) -> Result<(), String> {
+    raise_file_limit()?;
     let folder = Folder::new()?;
-    let setting = Setting { folder: folder.path(), turns, is_smoke };
+    let setting = Setting { folder: folder.path(), turns, is_smoke: false };
     let mut all = Vec::new();
     for scenario in chosen {
         eprintln!("{}: {}", scenario.name, scenario.about);
@@ -140,9 +146,9 @@ fn run(chosen: &[&Scenario], turns: Turns, is_json: bool, is_smoke: bool) -> Res
     Ok(())
 }
 
-/// Without `--bench` it is `cargo test` that runs this: everything once, with a few messages. No time is judged.
-fn smoke(_: &[String]) -> Result<(), String> {
-    let until = Until { time: Duration::from_secs(60), messages: Some(100) };
-    let chosen: Vec<&Scenario> = scenario::ALL.iter().collect();
-    run(&chosen, Turns { rounds: 1, until }, false, true)
+/// Each connection is a file, here and in the server, which inherits this.
+fn raise_file_limit() -> Result<(), String> {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard.min(65_536).max(soft), hard));
+    raised.map_err(|error| format!("cannot raise the limit of open files: {error}"))
 }

@@ -30,6 +30,23 @@ pub(crate) fn readme_with_networks(entries: usize) -> Result<String, String> {
     Ok(format!("{}\n{}", readme()?, networks(entries)))
 }
 
+/// The README's rules as they judge mail of one client on this host: it is not trusted, and its rate has no bound in reach.
+pub(crate) fn readme_for_one_client() -> Result<String, String> {
+    let readme = readme()?;
+    let changed = readme.replace("\"127.0.0.0/8\", \"::1\", ", "").replace("\"200/minute\"", "\"1000000/minute\"");
+    if changed.contains("127.0.0.0/8") || !changed.contains("1000000/minute") {
+        return Err("the README's rules trust loopback, or bound clients, in other words than before".to_owned());
+    }
+    Ok(changed)
+}
+
+/// The rules but for those with a limit.
+pub(crate) fn without_limits(rules: &str) -> String {
+    let (head, _) = rules.split_once("[[rule]]").unwrap_or((rules, ""));
+    let kept = rules.split("[[rule]]").skip(1).filter(|rule| !rule.contains("\nlimit = "));
+    kept.fold(head.to_owned(), |all, rule| all + "[[rule]]" + rule)
+}
+
 /// A list of random networks, /24 to /32, none of which has a client of the load; and a rule about it.
 pub(crate) fn networks(entries: usize) -> String {
     let mut random = Random::new(4711);

@@ -4,9 +4,8 @@ use std::fmt;
 use std::fs;
 use std::io::BufRead as _;
 use std::io::BufReader;
-use std::io::Read as _;
-use std::io::Write as _;
 use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
@@ -16,8 +15,12 @@ use std::process::Child;
 use std::process::ChildStderr;
 use std::process::Command;
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::Duration;
+use std::time::Instant;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -67,8 +70,11 @@ pub(crate) type Offer = [u32; 3];
 /// As Postfix 3.7 and Sendmail 8.17 do.
 pub(crate) const FULL_OFFER: Offer = [6, 0x1ff, 0x1f_ffff];
 
-/// An MTA so old that every step is sent, and wants a reply.
-pub(crate) const OLD_OFFER: Offer = [2, 0x3f, 0];
+/// An MTA that leaves nothing out, and waits for a reply to everything.
+pub(crate) const STRICT_OFFER: Offer = [6, 0x1ff, 0];
+
+/// As the first, but CONNECT and HELO are answered: once a session is open, the server has seen them.
+pub(crate) const GREETING_OFFER: Offer = [6, 0x1ff, 0x1f_cfff];
 
 /// A running server; killed when it is dropped, or when this program ends in whatever way.
 pub(crate) struct Server {
@@ -99,9 +105,19 @@ impl Server {
 
     /// A floor with this answer to the offer.
     pub(crate) fn floor(answer: &[u8], endpoint: Endpoint) -> Result<Self, String> {
+        Self::start_floor(answer, endpoint, &[])
+    }
+
+    /// A floor that acknowledges at once what it does not answer.
+    pub(crate) fn prompt_floor(answer: &[u8]) -> Result<Self, String> {
+        Self::start_floor(answer, Endpoint::any_port(), &[PROMPT])
+    }
+
+    fn start_floor(answer: &[u8], endpoint: Endpoint, more: &[&str]) -> Result<Self, String> {
         let answer: String = answer.iter().map(|byte| format!("{byte:02x}")).collect();
-        let program = myself()?;
-        Self::start("floor", &program, &[FLOOR, &endpoint.to_string(), &answer], endpoint)
+        let place = endpoint.to_string();
+        let arguments: Vec<&str> = [FLOOR, &place, &answer].iter().chain(more).copied().collect();
+        Self::start("floor", &myself()?, &arguments, endpoint)
     }
 
     /// Starts a program that says on standard error where it is `listening on`, which may not be the port it was told.
@@ -120,15 +136,33 @@ impl Server {
             .spawn()
             .map_err(|error| format!("cannot start {name}: {error}"))?;
         let stderr = child.stderr.take().ok_or_else(|| format!("{name} has no standard error"))?;
-        // Killed on the way out, if it does not say what it should.
+        let (says, said) = mpsc::channel();
+        thread::spawn(move || listen(stderr, &says));
+        // Killed on the way out, if it does not start.
         let mut server = Self { name, endpoint, child };
-        let (said, stderr) = read_until_listening(stderr).map_err(|said| format!("{name} did not start:\n{said}"))?;
-        if let (Endpoint::Tcp(_), Some(actual)) = (&server.endpoint, said.split_whitespace().next()) {
-            server.endpoint = Endpoint::parse(actual)?;
-        }
-        // From here on it is read as a service manager would, so that writing it costs what it costs.
-        thread::spawn(move || discard(stderr));
+        server.wait(&said).map_err(|error| format!("{name} did not start:\n{error}"))?;
         Ok(server)
+    }
+
+    /// Waits until it serves.
+    fn wait(&mut self, said: &Receiver<Result<String, String>>) -> Result<(), String> {
+        if matches!(self.endpoint, Endpoint::Tcp(address) if address.port() == 0) {
+            let place = said.recv_timeout(PATIENCE).map_err(|error| error.to_string())??;
+            self.endpoint = Endpoint::parse(place.split_whitespace().next().unwrap_or_default())?;
+            return Ok(());
+        }
+        // With a log that has errors only, it does not tell.
+        let end = Instant::now() + PATIENCE;
+        while let Err(error) = negotiate(&self.endpoint, FULL_OFFER) {
+            if let Ok(Err(said)) = said.try_recv() {
+                return Err(said);
+            }
+            if Instant::now() > end {
+                return Err(error);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     /// The time of the processor that all its threads took so far.
@@ -207,39 +241,54 @@ pub(crate) fn become_child(parent: &str, program: &str, arguments: &[String]) ->
     format!("cannot run {program}: {}", Command::new(program).args(arguments).exec())
 }
 
+/// What a floor says that takes these steps and no action.
+pub(crate) fn answer(steps: u32) -> Vec<u8> {
+    let mut answer = Vec::new();
+    frames::put(&mut answer, b'O', |out| [6, 0, steps].iter().for_each(|w| out.extend_from_slice(&w.to_be_bytes())));
+    answer
+}
+
+/// A port that nobody had a moment ago, for programs that cannot be told to take any.
+pub(crate) fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr());
+    listener.map(|address| address.port()).map_err(|error| format!("no free port: {error}"))
+}
+
 pub(crate) fn myself() -> Result<String, String> {
     let path = std::env::current_exe().map_err(|error| format!("where this program is: {error}"))?;
     Ok(path.display().to_string())
 }
 
-/// What follows `listening on`; else everything that was said.
-fn read_until_listening(stderr: ChildStderr) -> Result<(String, BufReader<ChildStderr>), String> {
+/// Reads what a server says, as a service manager would, so that writing it costs what it costs. Tells where it is
+/// `listening on`, or else all that it said until it ended.
+fn listen(stderr: ChildStderr, says: &Sender<Result<String, String>>) {
     let mut reader = BufReader::with_capacity(64 * 1024, stderr);
     let mut all = String::new();
-    loop {
-        let mut line = String::new();
-        match reader.read_line(&mut line) {
-            Ok(1..) => {}
-            Ok(0) => return Err(all),
-            Err(error) => return Err(format!("{all}{error}")),
+    let mut is_told = false;
+    let mut line = String::new();
+    while let Ok(1..) = reader.read_line(&mut line) {
+        if line.contains(" ERROR ") {
+            // Whoever reads the figures must know.
+            eprint!("{line}");
         }
-        if let Some((_, place)) = line.split_once("listening on ") {
-            return Ok((place.to_owned(), reader));
+        if !is_told {
+            all.push_str(&line);
+            if let Some((_, place)) = line.split_once("listening on ") {
+                is_told = says.send(Ok(place.to_owned())).is_ok();
+            }
         }
-        all.push_str(&line);
+        line.clear();
+    }
+    if !is_told {
+        // Nobody waits for it any more, if it could start without a word.
+        let _ = says.send(Err(all));
     }
 }
 
-fn discard(mut reader: BufReader<ChildStderr>) {
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(read @ 1..) = reader.read(&mut buffer) {
-        if buffer[..read].windows(5).any(|word| word == b"ERROR") {
-            // Something is wrong with what is measured: whoever reads the figures must know.
-            let _ = std::io::stderr().write_all(&buffer[..read]);
-        }
-    }
-}
+/// How long a server may take to start.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The hidden arguments with which this program runs itself.
 pub(crate) const CHILD: &str = "--as-child";
 pub(crate) const FLOOR: &str = "--floor";
+pub(crate) const PROMPT: &str = "--prompt";
