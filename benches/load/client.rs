@@ -13,6 +13,7 @@ use tokio::io::AsyncWrite;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::frames;
+use crate::frames::Frame;
 use crate::message::Random;
 use crate::message::Script;
 use crate::server::Offer;
@@ -161,9 +162,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         frames::put(&mut self.out, b'O', |out| offer.iter().for_each(|w| out.extend_from_slice(&w.to_be_bytes())));
         let start = Instant::now();
         self.flush().await?;
-        let length = self.wait_for_frame().await?;
+        self.wait_for_frame().await?;
         self.waited.push((b'O', start.elapsed()));
-        let Some((b'O', data, _)) = frames::first(&self.input)? else {
+        let Some(Frame { letter: b'O', data, length }) = frames::first(&self.input)? else {
             return Err("the answer to OPTNEG is none".to_owned());
         };
         self.steps = frames::word(data, 2)?;
@@ -211,8 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         let start = Instant::now();
         self.flush().await?;
         let next = loop {
-            let length = self.wait_for_frame().await?;
-            let said = self.input[4];
+            let Frame { letter: said, length, .. } = self.wait_for_frame().await?;
             self.input.drain(..length);
             match said {
                 b'c' | b'a' => break Next::GoOn,
@@ -240,18 +240,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         Ok(())
     }
 
-    /// Reads until a whole frame is there; gives its length.
-    async fn wait_for_frame(&mut self) -> Result<usize, String> {
-        loop {
-            if let Some((_, _, length)) = frames::first(&self.input)? {
-                return Ok(length);
-            }
+    /// Reads until a whole frame is there.
+    async fn wait_for_frame(&mut self) -> Result<Frame<'_>, String> {
+        while frames::first(&self.input)?.is_none() {
             match self.stream.read_buf(&mut self.input).await {
                 Ok(1..) => {}
                 Ok(0) => return Err("the server closed the connection before its answer".to_owned()),
                 Err(error) => return Err(format!("the server is gone: {error}")),
             }
         }
+        frames::first(&self.input)?.ok_or_else(|| "half a frame".to_owned())
     }
 
     fn put_macros(&mut self, letter: u8) {

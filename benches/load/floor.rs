@@ -23,7 +23,7 @@ use crate::server::Endpoint;
 
 /// Serves until it is killed.
 pub(crate) fn run(endpoint: &Endpoint, answer: Vec<u8>, is_prompt: bool) -> Result<(), String> {
-    let steps = frames::first(&answer)?.map_or(Ok(0), |(_, data, _)| frames::word(data, 2))?;
+    let steps = frames::first(&answer)?.map_or(Ok(0), |frame| frames::word(frame.data, 2))?;
     // One for the life of the process, so that a connection holds no more than a pointer to it.
     let what: &'static What = Box::leak(Box::new(What { answer, steps, is_prompt }));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;

@@ -15,8 +15,16 @@ pub(crate) fn put_string(out: &mut Vec<u8>, string: &str) {
     out.push(0);
 }
 
-/// The first whole frame: its letter, its data, and how long it is altogether.
-pub(crate) fn first(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, String> {
+/// A frame as it was found.
+pub(crate) struct Frame<'a> {
+    pub(crate) letter: u8,
+    pub(crate) data: &'a [u8],
+    /// How long it is altogether.
+    pub(crate) length: usize,
+}
+
+/// The first whole frame. `None`: more bytes are needed.
+pub(crate) fn first(bytes: &[u8]) -> Result<Option<Frame<'_>>, String> {
     let Some((prefix, rest)) = bytes.split_first_chunk::<4>() else {
         return Ok(None);
     };
@@ -24,7 +32,7 @@ pub(crate) fn first(bytes: &[u8]) -> Result<Option<(u8, &[u8], usize)>, String> 
     if length == 0 || length > MOST {
         return Err(format!("a frame of length {length}"));
     }
-    Ok(rest.get(..length).map(|frame| (frame[0], &frame[1..], 4 + length)))
+    Ok(rest.get(..length).map(|frame| Frame { letter: frame[0], data: &frame[1..], length: 4 + length }))
 }
 
 /// The `index`th of the words that OPTNEG begins with: version, actions, steps.

@@ -211,7 +211,7 @@ pub(crate) fn negotiate(endpoint: &Endpoint, offer: Offer) -> Result<Vec<u8>, St
     }
     .map_err(failed)?;
     match frames::first(&answer)? {
-        Some((b'O', _, _)) => Ok(answer),
+        Some(frame) if frame.letter == b'O' => Ok(answer),
         _ => Err(format!("negotiation on {endpoint}: the answer is no OPTNEG")),
     }
 }
