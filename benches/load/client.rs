@@ -17,6 +17,8 @@ use crate::frames::Frame;
 use crate::message::Random;
 use crate::message::Script;
 use crate::server::Offer;
+use crate::values::NAME;
+use crate::values::Values;
 
 /// The commands that are timed, in the order of a session.
 pub(crate) const COMMANDS: [(u8, &str); 10] = [
@@ -70,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
         offer: Offer,
         random: &mut Random,
     ) -> Result<Self, String> {
-        let values = Values { client: random.below(1 << 24) as u32, ..Values::default() };
+        let values = Values::new(random);
         let (out, input) = (Vec::with_capacity(512), Vec::new());
         let mut session =
             Self { stream, script, out, input, steps: 0, asked: Default::default(), values, waited: Vec::new() };
@@ -274,57 +276,5 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     }
 }
 
-/// What the macros of a session stand for.
-#[derive(Default)]
-struct Values {
-    client: u32,
-    sender: String,
-    recipient: String,
-    queue_id: u64,
-    has_queue_id: bool,
-}
-
-impl Values {
-    fn begin(&mut self, random: &mut Random) {
-        self.queue_id = random.below(1 << 40);
-        self.has_queue_id = false;
-        self.sender = format!("user{}@s{}.example.org", random.below(100_000), random.below(1000));
-    }
-
-    /// Postfix has a queue id once the first recipient was taken.
-    fn next_recipient(&mut self, number: usize, random: &mut Random) {
-        self.has_queue_id = number > 0;
-        self.recipient = format!("rcpt{}@r{}.example.org", random.below(100_000), random.below(1000));
-    }
-
-    fn client(&self) -> String {
-        let [_, a, b, c] = self.client.to_be_bytes();
-        format!("10.{a}.{b}.{c}")
-    }
-
-    /// Nothing, if it has no value: Postfix leaves such names out.
-    fn put(&self, name: &str, out: &mut Vec<u8>) {
-        let host = |address: &str| address.split('@').next_back().unwrap_or_default().to_owned();
-        let value = match name.trim_matches(['{', '}']) {
-            "i" if self.has_queue_id => format!("{:010X}", self.queue_id),
-            "j" | "daemon_name" => "mx.example.org".to_owned(),
-            "daemon_addr" => "127.0.0.1".to_owned(),
-            "daemon_port" => "25".to_owned(),
-            "v" => "Postfix 3.7.11".to_owned(),
-            "_" => format!("{NAME} [{}]", self.client()),
-            "mail_addr" => self.sender.clone(),
-            "mail_host" => host(&self.sender),
-            "rcpt_addr" => self.recipient.clone(),
-            "rcpt_host" => host(&self.recipient),
-            "mail_mailer" | "rcpt_mailer" => "smtp".to_owned(),
-            _ => return,
-        };
-        frames::put_string(out, name);
-        frames::put_string(out, &value);
-    }
-}
-
-/// The name of every client: it has one.
-const NAME: &str = "client.example.org";
 /// What is kept back at most.
 const FULL: usize = 60 * 1024;

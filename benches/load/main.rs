@@ -26,6 +26,7 @@ mod report;
 mod scenario;
 mod server;
 mod smoke;
+mod values;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -104,7 +105,8 @@ fn run_floor(arguments: &[String]) -> Result<(), String> {
 
 fn measure(arguments: &Arguments) -> Result<(), String> {
     if arguments.list {
-        scenario::ALL.iter().for_each(|scenario| println!("{:<12} {}", scenario.name, scenario.about));
+        let line = |scenario: &Scenario| format!("{:<12} {}\n", scenario.name, scenario.about);
+        print!("{}", scenario::ALL.iter().map(line).collect::<String>());
         return Ok(());
     }
     let chosen = choose(&arguments.scenarios)?;

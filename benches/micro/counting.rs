@@ -17,7 +17,7 @@ use crate::sample;
 use crate::sample::give;
 
 /// One check of a limit by client: asked, held and charged.
-#[divan::bench]
+#[divan::bench(sample_size = 200)]
 fn one_check_of_a_limit(bencher: Bencher<'_, '_>) {
     let policy = sample::policy(
         "[[rule]]\nname = \"rate\"\nlimit = { key = \"client\", messages = \"1000000/minute\" }\n".to_owned(),
@@ -38,7 +38,7 @@ fn one_check_of_a_limit(bencher: Bencher<'_, '_>) {
 }
 
 /// One decision that nothing came of.
-#[divan::bench]
+#[divan::bench(sample_size = 200)]
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn one_record_in_the_metrics(bencher: Bencher<'_, '_>) {
     let policy = sample::policy("[[rule]]\nname = \"one\"\nwhen.sender = \"nobody@example.com\"\n".to_owned());

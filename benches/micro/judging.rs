@@ -9,7 +9,7 @@ use postward::lookup::Shared;
 use crate::sample;
 
 /// A session with one message, each rule about another client, sender or recipient.
-#[divan::bench(args = [10, 1000])]
+#[divan::bench(sample_size = 200, args = [10, 1000])]
 fn a_message_that_passes(bencher: Bencher<'_, '_>, rules: usize) {
     let mut text = String::new();
     for number in 0..rules {

@@ -10,12 +10,12 @@ use crate::sample;
 use crate::sample::give;
 
 /// What the others cost without their list.
-#[divan::bench]
+#[divan::bench(sample_size = 500)]
 fn no_list(bencher: Bencher<'_, '_>) {
     measure(bencher, "[[rule]]\nname = \"one\"\nwhen.sender = \"nobody@example.com\"\n".to_owned());
 }
 
-#[divan::bench(args = ENTRIES)]
+#[divan::bench(sample_size = 500, args = ENTRIES)]
 fn networks(bencher: Bencher<'_, '_>, entries: usize) {
     let network = |number: usize| {
         let [_, a, b, c] = u32::try_from(number * 13).unwrap().to_be_bytes();
@@ -24,12 +24,12 @@ fn networks(bencher: Bencher<'_, '_>, entries: usize) {
     measure(bencher, list("client", "networks", entries, network));
 }
 
-#[divan::bench(args = ENTRIES)]
+#[divan::bench(sample_size = 500, args = ENTRIES)]
 fn domains(bencher: Bencher<'_, '_>, entries: usize) {
     measure(bencher, list("sender", "domains", entries, |number| format!(".nothing{number}.example.com")));
 }
 
-#[divan::bench(args = ENTRIES)]
+#[divan::bench(sample_size = 500, args = ENTRIES)]
 fn addresses(bencher: Bencher<'_, '_>, entries: usize) {
     measure(bencher, list("sender", "addresses", entries, |number| format!("nobody{number}@example.com")));
 }

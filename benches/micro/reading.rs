@@ -2,7 +2,7 @@
 
 use divan::Bencher;
 use divan::black_box;
-use divan::counter::BytesCount;
+use divan::counter::ItemsCount;
 use postward::wire::Command;
 use postward::wire::Frame;
 
@@ -12,7 +12,9 @@ use crate::sample;
 #[divan::bench]
 fn frames_of_a_session(bencher: Bencher<'_, '_>) {
     let bytes = sample::bytes();
-    bencher.counter(BytesCount::new(bytes.len())).bench(|| each_frame(&bytes, |frame| _ = black_box(frame)));
+    bencher
+        .counter(ItemsCount::new(each_frame(&bytes, |_| {})))
+        .bench(|| each_frame(&bytes, |frame| _ = black_box(frame)));
 }
 
 /// The same, and what they say.
@@ -20,7 +22,7 @@ fn frames_of_a_session(bencher: Bencher<'_, '_>) {
 fn commands_of_a_session(bencher: Bencher<'_, '_>) {
     let bytes = sample::bytes();
     bencher
-        .counter(BytesCount::new(bytes.len()))
+        .counter(ItemsCount::new(each_frame(&bytes, |_| {})))
         .bench(|| each_frame(&bytes, |frame| _ = black_box(Command::decode(frame).unwrap())));
 }
 
