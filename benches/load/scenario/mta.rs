@@ -34,7 +34,7 @@ pub(crate) fn postfix(setting: &Setting<'_>) -> Result<Vec<Report>, String> {
     for sessions in [20, 1] {
         let turns = by_turns(setting, &instances, sessions)?;
         for (other, name) in [(1, "the same steps"), (2, "content without reply")] {
-            let what = format!("{sessions} sessions, floor with {name}");
+            let what = format!("{sessions} at once, floor with {name}");
             report.ratio(what, &turns[0], &turns[other], Some(Target::AtLeast(0.97)));
         }
     }
