@@ -11,6 +11,13 @@ mod lists;
 mod reading;
 mod sample;
 
+use divan::Divan;
+
 fn main() {
-    divan::main();
+    let is_asked = |name| std::env::args().any(|argument| argument == name);
+    if is_asked("--bench") || is_asked("--list") {
+        return divan::main();
+    }
+    // What `cargo test` passes is for its own programs, such as --test-threads: each part runs once, whatever it is.
+    Divan::default().test_benches();
 }
