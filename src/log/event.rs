@@ -1,84 +1,93 @@
-//! What an event tells, taken apart, before anybody knows how it is written.
+//! An event taken apart: its message and its fields, each with what kind of value it is.
 
 use std::fmt;
+use std::fmt::Write as _;
 
 use tracing::Event;
-use tracing::Level;
 use tracing::field::Field;
 use tracing::field::Visit;
+
+use super::format::Line;
 
 /// How much of a value is told. Real addresses, names and replies are far shorter; what is longer comes from somebody who
 /// wants to fill the log.
 const MAX_VALUE: usize = 1000;
 
-/// An event.
-#[derive(Debug)]
-pub(super) struct Told {
-    pub(super) level: Level,
-    pub(super) message: String,
-    pub(super) fields: Vec<(&'static str, Value)>,
-}
-
 /// The value of a field.
-#[derive(Debug, PartialEq)]
-pub(super) enum Value {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Value<'a> {
     Flag(bool),
-    Number(String),
+    Number(&'a str),
     /// A text of ours or of a stranger.
-    Text(String),
+    Text(&'a str),
     /// What our own types say of themselves: needs no quotes if it is one word.
-    Word(String),
+    Word(&'a str),
 }
 
-impl Told {
-    pub(super) fn of(event: &Event<'_>) -> Self {
-        let mut told =
-            Self { level: *event.metadata().level(), message: String::new(), fields: Vec::with_capacity(16) };
-        event.record(&mut told);
-        told
-    }
+/// Writes all that an event tells to a line.
+pub(super) fn tell(event: &Event<'_>, line: &mut Line) {
+    event.record(&mut Teller { line, scratch: String::new() });
+}
 
-    fn text(&mut self, field: &Field, text: String, kind: fn(String) -> Value) {
-        if field.name() == "message" {
-            self.message = text;
-        } else {
-            self.fields.push((field.name(), kind(text)));
+struct Teller<'a> {
+    line: &'a mut Line,
+    /// Values as they are written by their own types.
+    scratch: String,
+}
+
+impl Teller<'_> {
+    fn text(&mut self, field: &Field, value: Value<'_>) {
+        match value {
+            Value::Text(text) | Value::Word(text) if field.name() == "message" => self.line.message(text),
+            Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::Word(_) => self.line.field(field.name(), value),
         }
     }
+
+    fn written(&mut self, field: &Field, value: fmt::Arguments<'_>, kind: for<'v> fn(&'v str) -> Value<'v>) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.clear();
+        // A String takes everything.
+        _ = scratch.write_fmt(value);
+        match cut(&scratch) {
+            None => self.text(field, kind(&scratch)),
+            Some(short) => self.text(field, kind(&short)),
+        }
+        self.scratch = scratch;
+    }
 }
 
-impl Visit for Told {
+impl Visit for Teller<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.text(field, cut(format!("{value:?}")), Value::Word);
+        self.written(field, format_args!("{value:?}"), |text| Value::Word(text));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.text(field, cut_str(value), Value::Text);
+        match cut(value) {
+            None => self.text(field, Value::Text(value)),
+            Some(short) => self.text(field, Value::Text(&short)),
+        }
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.fields.push((field.name(), Value::Flag(value)));
+        self.text(field, Value::Flag(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.fields.push((field.name(), Value::Number(value.to_string())));
+        self.written(field, format_args!("{value}"), |text| Value::Number(text));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.fields.push((field.name(), Value::Number(value.to_string())));
+        self.written(field, format_args!("{value}"), |text| Value::Number(text));
     }
 }
 
-fn cut(text: String) -> String {
-    if text.len() <= MAX_VALUE { text } else { cut_str(&text) }
-}
-
-fn cut_str(text: &str) -> String {
+/// What is told instead of a value that is too long.
+fn cut(text: &str) -> Option<String> {
     if text.len() <= MAX_VALUE {
-        return text.to_owned();
+        return None;
     }
     let kept = (0..=MAX_VALUE).rev().find_map(|end| text.get(..end)).unwrap_or_default();
-    format!("{kept}... ({} bytes more)", text.len() - kept.len())
+    Some(format!("{kept}... ({} bytes more)", text.len() - kept.len()))
 }
 
 #[cfg(test)]
@@ -87,9 +96,8 @@ mod tests {
 
     #[test]
     fn a_long_value_is_cut_between_characters() {
-        assert_eq!(cut_str(&"x".repeat(MAX_VALUE)), "x".repeat(MAX_VALUE));
+        assert_eq!(cut(&"x".repeat(MAX_VALUE)), None);
         let long = format!("{}\u{20ac}{}", "x".repeat(MAX_VALUE - 1), "y".repeat(10));
-        assert_eq!(cut_str(&long), format!("{}... (13 bytes more)", "x".repeat(MAX_VALUE - 1)));
-        assert_eq!(cut(long.clone()), cut_str(&long));
+        assert_eq!(cut(&long), Some(format!("{}... (13 bytes more)", "x".repeat(MAX_VALUE - 1))));
     }
 }

@@ -3,11 +3,11 @@
 //! Whatever a stranger sent stays inside its value: in text and JSON it is a JSON string in which everything that does not
 //! print is escaped, so a line is one line and a terminal finds nothing to obey; the journal is told how long each value is.
 
+use std::fmt::Write as _;
 use std::time::SystemTime;
 
 use tracing::Level;
 
-use super::event::Told;
 use super::event::Value;
 
 /// How lines look.
@@ -24,40 +24,100 @@ pub(super) enum Format {
 /// syslog's LOG_MAIL, as other milters have it.
 const FACILITY: &str = "2";
 
+/// A line, or a datagram, that is being written.
+#[derive(Debug)]
+pub(super) struct Line {
+    format: Format,
+    /// The line; of a datagram, its text.
+    text: String,
+    /// Where the message belongs, until it is there.
+    message_at: Option<usize>,
+    /// Of a datagram, all but the text.
+    fields: Vec<u8>,
+}
+
 impl Format {
-    /// One line, or one datagram.
-    pub(super) fn line(self, told: &Told, time: SystemTime) -> Vec<u8> {
+    /// A line of this level and time, without a message and fields yet.
+    pub(super) fn line(self, level: Level, time: SystemTime) -> Line {
+        let mut text = String::with_capacity(512);
+        let mut fields = Vec::new();
+        if let Self::Json { priorities: true } | Self::Text { priorities: true, .. } = self {
+            write(&mut text, format_args!("<{}>", priority(level)));
+        }
         match self {
-            Self::Journald => datagram(told),
-            Self::Json { priorities } => {
-                let mut line = prefix(priorities, told.level);
-                json(&mut line, told, time);
-                line.push('\n');
-                line.into_bytes()
+            Self::Journald => {
+                fields.reserve(1024);
+                field(&mut fields, "PRIORITY", priority(level));
+                field(&mut fields, "SYSLOG_IDENTIFIER", "postward");
+                field(&mut fields, "SYSLOG_FACILITY", FACILITY);
             }
-            Self::Text { colours, times, priorities } => {
-                let mut line = prefix(priorities, told.level);
+            Self::Json { .. } => {
+                let time = humantime::format_rfc3339_micros(time);
+                write(&mut text, format_args!("{{\"timestamp\":\"{time}\",\"level\":\"{level}\",\"message\":"));
+            }
+            Self::Text { colours, times, .. } => {
                 if times {
                     let [dim, plain] = if colours { ["\x1b[2m", "\x1b[0m"] } else { [""; 2] };
-                    line += &format!("{dim}{}{plain} ", humantime::format_rfc3339_micros(time));
+                    write(&mut text, format_args!("{dim}{}{plain} ", humantime::format_rfc3339_micros(time)));
                 }
-                let [colour, plain] = if colours { [colour(told.level), "\x1b[0m"] } else { [""; 2] };
-                line += &format!("{colour}{:>5}{plain} ", told.level.as_str());
-                text(&mut line, told);
-                line.push('\n');
-                line.into_bytes()
+                let [colour, plain] = if colours { [colour(level), "\x1b[0m"] } else { [""; 2] };
+                write(&mut text, format_args!("{colour}{:>5}{plain} ", level.as_str()));
             }
         }
+        Line { format: self, message_at: Some(text.len()), text, fields }
     }
 }
 
-/// `<6>`, which the journal takes off and keeps.
-fn prefix(wanted: bool, level: Level) -> String {
-    let mut line = String::with_capacity(512);
-    if wanted {
-        line += &format!("<{}>", priority(level));
+impl Line {
+    /// What it is about; before or after the fields, once.
+    pub(super) fn message(&mut self, message: &str) {
+        let Some(at) = self.message_at.take() else {
+            return;
+        };
+        let fields = self.text.split_off(at);
+        match self.format {
+            Format::Json { .. } => quote(&mut self.text, message),
+            Format::Journald | Format::Text { .. } => escape(&mut self.text, message),
+        }
+        if matches!(self.format, Format::Journald) {
+            field(&mut self.fields, "POSTWARD_EVENT", message);
+        }
+        self.text.push_str(&fields);
     }
-    line
+
+    pub(super) fn field(&mut self, name: &str, value: Value<'_>) {
+        match self.format {
+            Format::Json { .. } => {
+                write(&mut self.text, format_args!(",\"{name}\":"));
+                bare_or_quoted(&mut self.text, value);
+            }
+            Format::Text { .. } => key_and_value(&mut self.text, name, value),
+            Format::Journald => {
+                key_and_value(&mut self.text, name, value);
+                let name = format!("POSTWARD_{}", name.replace('.', "_").to_ascii_uppercase());
+                field(&mut self.fields, &name, plain(&value));
+            }
+        }
+    }
+
+    /// The whole line, with its end; or the datagram.
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.message("");
+        match self.format {
+            Format::Journald => {
+                field(&mut self.fields, "MESSAGE", &self.text);
+                return self.fields;
+            }
+            Format::Json { .. } => self.text.push_str("}\n"),
+            Format::Text { .. } => self.text.push('\n'),
+        }
+        self.text.into_bytes()
+    }
+}
+
+/// A String takes everything.
+fn write(text: &mut String, what: std::fmt::Arguments<'_>) {
+    _ = text.write_fmt(what);
 }
 
 /// syslog's number: 3 error, 4 warning, 6 info, 7 debug.
@@ -80,59 +140,32 @@ const fn colour(level: Level) -> &'static str {
     }
 }
 
-/// The message, and `key=value` for each field.
-fn text(line: &mut String, told: &Told) {
-    escape(line, &told.message);
-    for (name, value) in &told.fields {
-        line.push(' ');
-        line.push_str(name);
-        line.push('=');
-        match value {
-            Value::Word(word) if is_word(word) => line.push_str(word),
-            Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::Word(_) => bare_or_quoted(line, value),
-        }
-    }
-}
-
-fn json(line: &mut String, told: &Told, time: SystemTime) {
-    let (time, level) = (humantime::format_rfc3339_micros(time), told.level);
-    *line += &format!("{{\"timestamp\":\"{time}\",\"level\":\"{level}\",\"message\":");
-    quote(line, &told.message);
-    for (name, value) in &told.fields {
-        *line += &format!(",\"{name}\":");
-        bare_or_quoted(line, value);
-    }
-    line.push('}');
-}
-
-fn bare_or_quoted(line: &mut String, value: &Value) {
+fn key_and_value(line: &mut String, name: &str, value: Value<'_>) {
+    line.push(' ');
+    line.push_str(name);
+    line.push('=');
     match value {
-        Value::Flag(flag) => line.push_str(if *flag { "true" } else { "false" }),
-        Value::Number(number) => line.push_str(number),
+        Value::Word(word) if is_word(word) => line.push_str(word),
+        Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::Word(_) => bare_or_quoted(line, value),
+    }
+}
+
+fn bare_or_quoted(line: &mut String, value: Value<'_>) {
+    match value {
+        Value::Flag(_) | Value::Number(_) => line.push_str(plain(&value)),
         Value::Text(text) | Value::Word(text) => quote(line, text),
     }
 }
 
-/// systemd's "Native Journal Protocol": fields whose values may hold anything, since their length comes first.
-fn datagram(told: &Told) -> Vec<u8> {
-    let mut datagram = Vec::with_capacity(1024);
-    let mut message = String::with_capacity(512);
-    text(&mut message, told);
-    field(&mut datagram, "MESSAGE", &message);
-    field(&mut datagram, "PRIORITY", priority(told.level));
-    field(&mut datagram, "SYSLOG_IDENTIFIER", "postward");
-    field(&mut datagram, "SYSLOG_FACILITY", FACILITY);
-    field(&mut datagram, "POSTWARD_EVENT", &told.message);
-    for (name, value) in &told.fields {
-        let name = format!("POSTWARD_{}", name.replace('.', "_").to_ascii_uppercase());
-        match value {
-            Value::Flag(flag) => field(&mut datagram, &name, if *flag { "true" } else { "false" }),
-            Value::Number(value) | Value::Text(value) | Value::Word(value) => field(&mut datagram, &name, value),
-        }
+const fn plain<'a>(value: &Value<'a>) -> &'a str {
+    match *value {
+        Value::Flag(true) => "true",
+        Value::Flag(false) => "false",
+        Value::Number(text) | Value::Text(text) | Value::Word(text) => text,
     }
-    datagram
 }
 
+/// systemd's "Native Journal Protocol": fields whose values may hold anything, since their length comes first.
 fn field(datagram: &mut Vec<u8>, name: &str, value: &str) {
     datagram.extend_from_slice(name.as_bytes());
     datagram.push(b'\n');
@@ -157,18 +190,32 @@ fn quote(line: &mut String, text: &str) {
 
 /// What stands between the quotes of a JSON string.
 fn escape(line: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '"' => line.push_str("\\\""),
-            '\\' => line.push_str("\\\\"),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\t' => line.push_str("\\t"),
-            c if prints(c) => line.push(c),
-            c => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    line.push_str(&format!("\\u{unit:04x}"));
-                }
+    let is_plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
+    let mut rest = text;
+    while !rest.is_empty() {
+        // Nearly all of nearly every text.
+        let end = rest.bytes().position(|b| !is_plain(b)).unwrap_or(rest.len());
+        let (head, tail) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        line.push_str(head);
+        let mut chars = tail.chars();
+        if let Some(c) = chars.next() {
+            escape_one(line, c);
+        }
+        rest = chars.as_str();
+    }
+}
+
+fn escape_one(line: &mut String, c: char) {
+    match c {
+        '"' => line.push_str("\\\""),
+        '\\' => line.push_str("\\\\"),
+        '\n' => line.push_str("\\n"),
+        '\r' => line.push_str("\\r"),
+        '\t' => line.push_str("\\t"),
+        c if prints(c) => line.push(c),
+        c => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                write(line, format_args!("\\u{unit:04x}"));
             }
         }
     }
@@ -189,12 +236,15 @@ mod tests {
 
     use super::*;
 
-    fn told(fields: Vec<(&'static str, Value)>) -> Told {
-        Told { level: Level::WARN, message: "met".to_owned(), fields }
+    fn bytes(format: Format, fields: &[(&str, Value<'_>)]) -> Vec<u8> {
+        let mut line = format.line(Level::WARN, UNIX_EPOCH + Duration::from_micros(1_500_000));
+        line.message("met");
+        fields.iter().for_each(|(name, value)| line.field(name, *value));
+        line.finish()
     }
 
-    fn line(format: Format, told: &Told) -> String {
-        String::from_utf8(format.line(told, UNIX_EPOCH + Duration::from_micros(1_500_000))).unwrap()
+    fn line(format: Format, fields: &[(&str, Value<'_>)]) -> String {
+        String::from_utf8(bytes(format, fields)).unwrap()
     }
 
     const TEXT: Format = Format::Text { colours: false, times: true, priorities: false };
@@ -202,33 +252,33 @@ mod tests {
 
     #[test]
     fn values_are_told_apart_from_what_stands_around_them() {
-        let fields = vec![
-            ("n", Value::Number("7".to_owned())),
+        let fields = [
+            ("n", Value::Number("7")),
             ("on", Value::Flag(true)),
-            ("text", Value::Text("a=b \"c\"".to_owned())),
-            ("word", Value::Word("192.0.2.1".to_owned())),
-            ("words", Value::Word("out of order".to_owned())),
-            ("empty", Value::Word(String::new())),
+            ("text", Value::Text("a=b \"c\"")),
+            ("word", Value::Word("192.0.2.1")),
+            ("words", Value::Word("out of order")),
+            ("empty", Value::Word("")),
         ];
         let rest = r#"n=7 on=true text="a=b \"c\"" word=192.0.2.1 words="out of order" empty="""#;
-        assert_eq!(line(TEXT, &told(fields)), format!("1970-01-01T00:00:01.500000Z  WARN met {rest}\n"));
+        assert_eq!(line(TEXT, &fields), format!("1970-01-01T00:00:01.500000Z  WARN met {rest}\n"));
     }
 
     /// Every character there is, in both formats.
     #[test]
     fn only_what_prints_is_written_and_nothing_is_lost() {
         let all: String = ('\0'..=char::MAX).collect();
-        let told = told(vec![("all", Value::Text(all.clone()))]);
+        let fields = [("all", Value::Text(&all))];
         for format in [TEXT, JSON] {
-            let line = line(format, &told);
+            let line = line(format, &fields);
             let body = line.strip_suffix('\n').unwrap();
             let hides = |c: char| c.is_control() || postward::explain::is_hidden(c) || (c != ' ' && c.is_whitespace());
             assert_eq!(body.chars().find(|c| hides(*c)), None);
         }
-        let object: Json = serde_json::from_str(&line(JSON, &told)).unwrap();
+        let object: Json = serde_json::from_str(&line(JSON, &fields)).unwrap();
         assert_eq!(object["all"], Json::String(all.clone()));
         assert_eq!((&object["level"], &object["message"]), (&"WARN".into(), &"met".into()));
-        let text = line(TEXT, &told);
+        let text = line(TEXT, &fields);
         let (_, quoted) = text.trim_end().split_once(" all=").unwrap();
         assert_eq!(serde_json::from_str::<String>(quoted).unwrap(), all);
     }
@@ -236,28 +286,38 @@ mod tests {
     #[test]
     fn the_journal_keeps_the_level_of_lines_from_standard_error() {
         let format = Format::Text { colours: false, times: false, priorities: true };
-        assert_eq!(line(format, &told(Vec::new())), "<4> WARN met\n");
-        assert!(line(Format::Json { priorities: true }, &told(Vec::new())).starts_with("<4>{\"timestamp\":"));
+        assert_eq!(line(format, &[]), "<4> WARN met\n");
+        assert!(line(Format::Json { priorities: true }, &[]).starts_with("<4>{\"timestamp\":"));
     }
 
     #[test]
     fn a_terminal_shows_levels_in_colours() {
         let format = Format::Text { colours: true, times: false, priorities: false };
-        assert_eq!(line(format, &told(Vec::new())), "\x1b[33m WARN\x1b[0m met\n");
+        assert_eq!(line(format, &[]), "\x1b[33m WARN\x1b[0m met\n");
     }
 
     #[test]
     fn a_value_cannot_become_a_field_of_the_journal() {
-        let helo = Value::Text("x\nPRIORITY=0\n".to_owned());
-        let datagram = Format::Journald.line(&told(vec![("helo", helo)]), UNIX_EPOCH);
+        let datagram = bytes(Format::Journald, &[("helo", Value::Text("x\nPRIORITY=0\n"))]);
         let expected: [&[u8]; 6] = [
-            b"MESSAGE\n\x1a\0\0\0\0\0\0\0met helo=\"x\\nPRIORITY=0\\n\"",
             b"PRIORITY\n\x01\0\0\0\0\0\0\x004",
             b"SYSLOG_IDENTIFIER\n\x08\0\0\0\0\0\0\0postward",
             b"SYSLOG_FACILITY\n\x01\0\0\0\0\0\0\x002",
             b"POSTWARD_EVENT\n\x03\0\0\0\0\0\0\0met",
             b"POSTWARD_HELO\n\x0d\0\0\0\0\0\0\0x\nPRIORITY=0\n",
+            b"MESSAGE\n\x1a\0\0\0\0\0\0\0met helo=\"x\\nPRIORITY=0\\n\"",
         ];
         assert_eq!(datagram, [expected.join(&b'\n'), b"\n".to_vec()].concat());
+    }
+
+    #[test]
+    fn a_message_comes_before_the_fields_whenever_it_is_told_and_is_never_missing() {
+        let mut line = TEXT.line(Level::INFO, UNIX_EPOCH);
+        line.field("n", Value::Number("7"));
+        line.message("met");
+        assert!(line.finish().ends_with(b" INFO met n=7\n"));
+        let mut line = JSON.line(Level::INFO, UNIX_EPOCH);
+        line.field("n", Value::Number("7"));
+        assert!(line.finish().ends_with(b"\"message\":\"\",\"n\":7}\n"));
     }
 }

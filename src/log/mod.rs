@@ -28,7 +28,7 @@ use tracing_subscriber::layer::Layer;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use event::Told;
+use event::tell;
 use format::Format;
 use sink::Journal;
 use sink::Sink;
@@ -120,8 +120,10 @@ struct Lines {
 impl<S: Subscriber> Layer<S> for Lines {
     #[expect(clippy::disallowed_methods, reason = "each line of the log has its time")]
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let line = self.format.line(&Told::of(event), SystemTime::now());
-        self.log.push(&line, *event.metadata().level());
+        let level = *event.metadata().level();
+        let mut line = self.format.line(level, SystemTime::now());
+        tell(event, &mut line);
+        self.log.push(&line.finish(), level);
     }
 }
 

@@ -100,7 +100,7 @@ mod tests {
     use tracing_subscriber::layer::Layer;
     use tracing_subscriber::layer::SubscriberExt as _;
 
-    use super::super::event::Told;
+    use super::super::event::tell;
     use super::super::format::Format;
     use super::*;
 
@@ -131,7 +131,9 @@ mod tests {
     impl<S: Subscriber> Layer<S> for Lines {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             let format = Format::Text { colours: false, times: false, priorities: false };
-            self.0.lock().unwrap().extend(format.line(&Told::of(event), SystemTime::UNIX_EPOCH));
+            let mut line = format.line(*event.metadata().level(), SystemTime::UNIX_EPOCH);
+            tell(event, &mut line);
+            self.0.lock().unwrap().extend(line.finish());
         }
     }
 
