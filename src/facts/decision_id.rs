@@ -16,14 +16,17 @@ pub struct DecisionId {
 
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut started = false;
-        for shift in (0..=60).rev().step_by(5) {
-            let digit = usize::try_from(self.session >> shift & 31).unwrap_or_default();
-            started |= digit > 0 || shift == 0;
-            if let Some(&letter) = DIGITS.get(digit).filter(|_| started) {
-                write!(f, "{}", char::from(letter))?;
+        let mut letters = [0; LONGEST];
+        let (mut rest, mut start) = (self.session, letters.len());
+        for letter in letters.iter_mut().rev() {
+            *letter = usize::try_from(rest & 31).ok().and_then(|digit| DIGITS.get(digit)).copied().unwrap_or_default();
+            (rest, start) = (rest >> 5, start - 1);
+            if rest == 0 {
+                break;
             }
         }
+        let letters = letters.get(start..).and_then(|letters| std::str::from_utf8(letters).ok());
+        f.write_str(letters.unwrap_or_default())?;
         if self.number > 0 {
             write!(f, ".{}", self.number)?;
         }

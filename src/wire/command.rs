@@ -4,6 +4,9 @@ use std::fmt;
 
 use bytes::BufMut;
 use bytes::BytesMut;
+use memchr::memchr;
+use memchr::memchr_iter;
+use memchr::memrchr;
 
 use super::frame::Frame;
 use super::negotiation::Actions;
@@ -133,6 +136,21 @@ impl<'a> Command<'a> {
         !taken.contains(no_reply)
     }
 
+    /// Whether a policy may have something to say to it, rather than only note it.
+    #[must_use]
+    pub const fn may_be_judged(&self) -> bool {
+        match self {
+            Self::Connect(_)
+            | Self::Data
+            | Self::EndOfMessage(_)
+            | Self::Helo(_)
+            | Self::Mail(_)
+            | Self::Recipient(_) => true,
+            Self::Abort | Self::Body(_) | Self::EndOfHeaders | Self::Header { .. } | Self::Macros(_) => false,
+            Self::Negotiate(_) | Self::Quit | Self::QuitNewConnection | Self::Unknown(_) => false,
+        }
+    }
+
     /// The command's name in the protocol's documents, for messages.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -228,7 +246,7 @@ impl<'a> Macros<'a> {
     fn decode(data: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let command = data.byte("macro command")?;
         let pairs = data.strings("macro")?;
-        if pairs.count() % 2 == 1 {
+        if memchr_iter(0, pairs.0).count() % 2 == 1 {
             return Err(DecodeError::TooShort { field: "macro value" });
         }
         Ok(Self { command, pairs })
@@ -249,7 +267,7 @@ impl<'a> Strings<'a> {
     /// Takes `bytes` as strings; what follows the last NUL is left out.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
-        let end = bytes.iter().rposition(|&byte| byte == 0).map_or(0, |last| last + 1);
+        let end = memrchr(0, bytes).map_or(0, |last| last + 1);
         Self(bytes.get(..end).unwrap_or_default())
     }
 }
@@ -341,7 +359,7 @@ impl<'a> Reader<'a> {
 }
 
 fn split_string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = bytes.iter().position(|&byte| byte == 0)?;
+    let end = memchr(0, bytes)?;
     Some((bytes.get(..end)?, bytes.get(end + 1..)?))
 }
 
