@@ -21,10 +21,6 @@ pub(super) struct HeldValues {
 }
 
 impl HeldValues {
-    pub(super) const fn new() -> Self {
-        Self { message: BTreeSet::new(), command: Vec::new() }
-    }
-
     /// Another command begins.
     pub(super) fn mark(&mut self) {
         self.command.clear();
@@ -40,9 +36,8 @@ impl HeldValues {
     }
 
     /// All of it, to be charged or given back.
-    pub(super) fn take(&mut self) -> BTreeSet<HeldValue> {
-        self.command.clear();
-        std::mem::take(&mut self.message)
+    pub(super) fn into_all(self) -> BTreeSet<HeldValue> {
+        self.message
     }
 
     /// What was held for this command, to be given back; but not of these counters, which charge it all the same.

@@ -26,13 +26,22 @@ use crate::policy::MAX_SESSION_KEYS;
 /// The reservations of one session. Dropping it gives all of them back.
 pub struct Ledger {
     shared: Arc<Shared>,
-    /// What the message holds, by counter and key.
-    message: BTreeMap<(usize, Key), u64>,
+    /// Of the message. In a box: most of its life a session has no message, or none of which anything is held.
+    message: Option<Box<Holdings>>,
+    /// Of the connection, in the order in which it came.
+    connection: Vec<Held>,
+}
+
+/// The reservations of one message.
+#[derive(Debug, Default)]
+struct Holdings {
+    /// What it holds, by counter and key.
+    amounts: BTreeMap<(usize, Key), u64>,
     /// The different values that it holds.
     values: HeldValues,
     /// The counters that charge tries.
     attempts: BTreeSet<usize>,
-    /// What the message is charged if it is refused or given up.
+    /// What it is charged if it is refused or given up.
     refusals: BTreeMap<(usize, Key), u64>,
     /// What the recipient of the current command is charged if it is refused.
     recipient_refusals: Vec<Held>,
@@ -40,8 +49,6 @@ pub struct Ledger {
     tries: Vec<(usize, usize, Key)>,
     /// What of it was added for the current command.
     command: Vec<Held>,
-    /// In the order in which it came.
-    connection: Vec<Held>,
 }
 
 /// One reservation.
@@ -56,17 +63,7 @@ impl Ledger {
     /// An empty ledger.
     #[must_use]
     pub const fn new(shared: Arc<Shared>) -> Self {
-        Self {
-            shared,
-            message: BTreeMap::new(),
-            values: HeldValues::new(),
-            attempts: BTreeSet::new(),
-            refusals: BTreeMap::new(),
-            recipient_refusals: Vec::new(),
-            tries: Vec::new(),
-            command: Vec::new(),
-            connection: Vec::new(),
-        }
+        Self { shared, message: None, connection: Vec::new() }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -74,10 +71,28 @@ impl Ledger {
     }
 
     pub(super) fn mark(&mut self) {
-        self.command.clear();
-        self.values.mark();
-        self.recipient_refusals.clear();
-        self.tries.clear();
+        if let Some(message) = &mut self.message {
+            message.command.clear();
+            message.values.mark();
+            message.recipient_refusals.clear();
+            message.tries.clear();
+        }
+    }
+
+    fn message(&mut self) -> &mut Holdings {
+        self.message.get_or_insert_default()
+    }
+
+    /// What of `hold` the message holds already.
+    fn held(&self, hold: &Hold) -> u64 {
+        let amounts = self.message.as_ref().map(|message| &message.amounts);
+        amounts.and_then(|amounts| amounts.get(&(hold.counter, hold.key.clone()))).copied().unwrap_or_default()
+    }
+
+    /// What of `hold` it is charged already, should it be refused.
+    fn held_for_refusal(&self, hold: &Hold) -> Option<u64> {
+        let refusals = &self.message.as_ref()?.refusals;
+        refusals.get(&(hold.counter, hold.key.clone())).copied()
     }
 
     /// Reserves, if there is room under every bound; else nothing.
@@ -88,9 +103,10 @@ impl Ledger {
             Amount::Nothing | Amount::Try => return self.hold_try(hold),
             Amount::Value(value) => return self.hold_value(hold, value),
             Amount::Total(total) => {
-                let held = self.message.get(&(hold.counter, hold.key.clone())).copied().unwrap_or_default();
+                let held = self.held(hold);
                 if *total < held {
-                    self.give_back(hold.counter, &hold.key, held - total);
+                    let message = self.message.get_or_insert_default();
+                    message.give_back(&self.shared, hold.counter, &hold.key, held - total);
                 }
                 total.saturating_sub(held)
             }
@@ -101,8 +117,7 @@ impl Ledger {
             return Answer::Within;
         }
         // Judged again: the true size may be more than the declared one.
-        let known = self.refusals.get(&(hold.counter, hold.key.clone())).filter(|_| hold.scope == Scope::Refused);
-        if known.is_some_and(|known| *known >= amount) {
+        if hold.scope == Scope::Refused && self.held_for_refusal(hold).is_some_and(|known| known >= amount) {
             return Answer::Within;
         }
         let now = self.shared.clock.now();
@@ -127,11 +142,12 @@ impl Ledger {
                 self.may_be_refused(&hold.amount, held);
             }
             Scope::Attempt | Scope::Message => {
+                let message = self.message();
                 if hold.scope == Scope::Attempt {
-                    self.attempts.insert(held.counter);
+                    message.attempts.insert(held.counter);
                 }
-                *self.message.entry((held.counter, held.key.clone())).or_default() += amount;
-                self.command.push(held);
+                *message.amounts.entry((held.counter, held.key.clone())).or_default() += amount;
+                message.command.push(held);
             }
         }
     }
@@ -143,14 +159,17 @@ impl Ledger {
             return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
         }
         if hold.amount == Amount::Try {
-            self.tries.push((hold.counter, hold.row, hold.key.clone()));
+            self.message().tries.push((hold.counter, hold.row, hold.key.clone()));
         }
         Answer::Within
     }
 
     /// The recipient of this command was refused, or was not.
     fn note_tries(&mut self, is_refused: bool) {
-        for (counter, row, key) in self.tries.drain(..) {
+        let Some(message) = &mut self.message else {
+            return;
+        };
+        for (counter, row, key) in message.tries.drain(..) {
             self.shared.note(self.shared.clock.now(), counter, row, &key, is_refused);
         }
     }
@@ -163,92 +182,103 @@ impl Ledger {
     /// One more different value, unless this message has it already.
     fn hold_value(&mut self, hold: &Hold, value: &Key) -> Answer {
         let held = HeldValue { counter: hold.counter, key: hold.key.clone(), value: self.shared.hashes.of(value) };
-        if self.values.has(&held) {
+        if self.message.as_ref().is_some_and(|message| message.values.has(&held)) {
             return Answer::Within;
         }
         let now = self.shared.clock.now();
         if let Err(exceeded) = self.shared.hold(now, hold, Load::Value(held.value)) {
             return Answer::Exceeded(told(self.shut_out(now, hold, exceeded), hold.row));
         }
+        let message = self.message();
         if hold.scope == Scope::Attempt {
-            self.attempts.insert(hold.counter);
+            message.attempts.insert(hold.counter);
         }
-        self.values.add(held);
+        message.values.add(held);
         Answer::Within
     }
 
     /// What is charged if it comes to a refusal: of the message, or of the recipient of this command.
     fn may_be_refused(&mut self, amount: &Amount, held: Held) {
         match amount {
-            Amount::Add(_) => self.recipient_refusals.push(held),
+            Amount::Add(_) => self.message().recipient_refusals.push(held),
             Amount::Nothing | Amount::Total(_) | Amount::Try | Amount::Value(_) => {
-                _ = self.refusals.insert((held.counter, held.key), held.amount)
+                _ = self.message().refusals.insert((held.counter, held.key), held.amount)
             }
         }
     }
 
     /// The message was accepted: what it holds is charged now.
     pub(super) fn commit(&mut self) {
-        self.refusals.clear();
+        let Some(message) = self.message.take() else {
+            return;
+        };
         let now = self.shared.clock.now();
-        for ((counter, key), amount) in std::mem::take(&mut self.message) {
+        for ((counter, key), amount) in message.amounts {
             self.shared.commit(now, counter, &key, amount);
         }
-        for HeldValue { counter, key, value } in self.values.take() {
+        for HeldValue { counter, key, value } in message.values.into_all() {
             self.shared.commit(now, counter, &key, Load::Value(value));
         }
-        self.command.clear();
     }
 
     /// The message is over: what it holds is given back, or charged where tries are.
     pub(super) fn release(&mut self) {
+        let Some(message) = self.message.take() else {
+            return;
+        };
         let now = self.shared.clock.now();
-        for ((counter, key), amount) in std::mem::take(&mut self.refusals) {
+        for ((counter, key), amount) in message.refusals {
             self.shared.commit(now, counter, &key, amount);
         }
-        for ((counter, key), amount) in std::mem::take(&mut self.message) {
-            if self.attempts.contains(&counter) {
+        for ((counter, key), amount) in message.amounts {
+            if message.attempts.contains(&counter) {
                 self.shared.commit(now, counter, &key, amount);
             } else {
                 self.shared.release(counter, &key, amount);
             }
         }
-        for HeldValue { counter, key, value } in self.values.take() {
-            if self.attempts.contains(&counter) {
+        for HeldValue { counter, key, value } in message.values.into_all() {
+            if message.attempts.contains(&counter) {
                 self.shared.commit(now, counter, &key, Load::Value(value));
             } else {
                 self.shared.release(counter, &key, Load::Value(value));
             }
         }
-        self.command.clear();
     }
 
     /// The command was refused: what was held for it alone is given back, unless it was the try that counts.
     pub(super) fn roll_back(&mut self) {
         self.note_tries(true);
-        for refused in std::mem::take(&mut self.recipient_refusals) {
+        let Some(message) = &mut self.message else {
+            return;
+        };
+        for refused in message.recipient_refusals.drain(..) {
             self.shared.commit(self.shared.clock.now(), refused.counter, &refused.key, refused.amount);
         }
-        for held in std::mem::take(&mut self.command) {
-            if !self.attempts.contains(&held.counter) {
-                self.give_back(held.counter, &held.key, held.amount);
+        for held in std::mem::take(&mut message.command) {
+            if !message.attempts.contains(&held.counter) {
+                message.give_back(&self.shared, held.counter, &held.key, held.amount);
             }
         }
-        for HeldValue { counter, key, value } in self.values.roll_back(&self.attempts) {
+        for HeldValue { counter, key, value } in message.values.roll_back(&message.attempts) {
             self.shared.release(counter, &key, Load::Value(value));
         }
     }
 
     /// The message is over because we failed: nobody is charged for a refusal.
     pub(super) fn release_unjudged(&mut self) {
-        self.refusals.clear();
+        if let Some(message) = &mut self.message {
+            message.refusals.clear();
+        }
         self.release();
     }
 
     /// The same for the recipient of this command.
     pub(super) fn roll_back_unjudged(&mut self) {
-        self.tries.clear();
-        self.recipient_refusals.clear();
+        if let Some(message) = &mut self.message {
+            message.tries.clear();
+            message.recipient_refusals.clear();
+        }
         self.roll_back();
     }
 
@@ -290,13 +320,15 @@ impl Ledger {
         }
         self.connection.push(held);
     }
+}
 
+impl Holdings {
     /// Gives back what of `amount` the message still holds: more was declared than came, or the command was refused.
-    fn give_back(&mut self, counter: usize, key: &Key, amount: u64) {
-        if let Some(held) = self.message.get_mut(&(counter, key.clone())) {
+    fn give_back(&mut self, shared: &Shared, counter: usize, key: &Key, amount: u64) {
+        if let Some(held) = self.amounts.get_mut(&(counter, key.clone())) {
             let part = amount.min(*held);
             *held -= part;
-            self.shared.release(counter, key, part);
+            shared.release(counter, key, part);
         }
     }
 }
@@ -458,7 +490,7 @@ mod tests {
                 assert_eq!(ledger.hold(&Hold { counter, row: 0, key, amount, scope: Scope::Message }), Answer::Within);
             }
         }
-        assert!(ledger.message.values().all(|&amount| amount == 100));
+        assert!(ledger.message.as_ref().unwrap().amounts.values().all(|&amount| amount == 100));
         ledger.release();
     }
 

@@ -53,7 +53,7 @@ impl Session {
             let case = Case { connection: &self.connection, message, candidate: self.candidate.as_ref() };
             match self.policy.judge(&mut walk, &case, &self.standing, standing, lookups) {
                 Step::Ask(query) => {
-                    self.walk = Some(walk);
+                    self.pause(walk);
                     return Action::Ask(query);
                 }
                 Step::Failed { .. } if walk.is_refused_by_mta() => walk.skip(),

@@ -68,15 +68,16 @@ pub struct Session {
     connected: bool,
     connection: Connection,
     standing: SessionStanding,
-    /// Macros of MAIL that came before MAIL itself; each packet is a full statement.
-    mail_macros: Message,
+    /// What macros of MAIL tell that came before MAIL itself; each packet is a full statement.
+    coming: Option<Box<Transaction>>,
     /// How the MTA reads the address of the MAIL or RCPT that follows.
     read_by_mta: Vec<u8>,
-    transaction: Option<Transaction>,
+    /// In a box, as what is coming and what is over: most of its life a session has none of them.
+    transaction: Option<Box<Transaction>>,
     /// The transaction that ended with the last command, for the log.
-    finished: Option<Transaction>,
-    /// The judgement that waits for an answer.
-    walk: Option<Walk>,
+    finished: Option<Box<Transaction>>,
+    /// The judgement that waits for an answer, before there is a message; later the message has it.
+    early_walk: Option<Box<Walk>>,
     /// The recipient being judged.
     candidate: Option<Recipient>,
     /// Whether the MTA refuses the recipient that follows, whatever we say.
@@ -137,11 +138,11 @@ impl Session {
             connected: false,
             connection: Connection::default(),
             standing: SessionStanding::default(),
-            mail_macros: Message::default(),
+            coming: None,
             read_by_mta: Vec::new(),
             transaction: None,
             finished: None,
-            walk: None,
+            early_walk: None,
             candidate: None,
             refused_by_mta: false,
             owed: false,
@@ -195,12 +196,15 @@ impl Session {
         let Connection { client_name, helo, listener, .. } = &self.connection;
         let names = client_name.as_written().len() + helo.as_ref().map_or(0, |helo| helo.as_written().len());
         let of_session = 2 * names + length(listener.as_deref()) + self.read_by_mta.capacity();
-        let of_message = self.transaction.as_ref().map_or(0, |transaction| {
+        let of_message = self.transaction.as_deref().map_or(0, |transaction| {
             2 * transaction.recipient_octets
                 + transaction.standing.recipients() * size_of::<Recipient>()
                 + octets_of(&transaction.facts)
         });
-        of_session + self.standing.octets() + octets_of(&self.mail_macros) + of_message
+        of_session
+            + self.standing.octets()
+            + self.coming.as_deref().map_or(0, |coming| octets_of(&coming.facts))
+            + of_message
     }
 
     /// The last decision was told: what it was about is not kept until the next command, which may be hours away.
@@ -212,7 +216,7 @@ impl Session {
     /// What the last decision was about.
     #[must_use]
     pub fn subject(&self) -> Subject<'_> {
-        let transaction = self.transaction.as_ref().or(self.finished.as_ref());
+        let transaction = self.transaction.as_deref().or(self.finished.as_deref());
         let only = || transaction.and_then(Transaction::only_recipient);
         Subject {
             connection: &self.connection,
@@ -224,7 +228,7 @@ impl Session {
 
     /// The recipients that were accepted, of the message that the last decision was about.
     pub fn recipients(&self) -> impl Iterator<Item = &Recipient> {
-        let transaction = self.transaction.as_ref().or(self.finished.as_ref());
+        let transaction = self.transaction.as_deref().or(self.finished.as_deref());
         transaction.into_iter().flat_map(|transaction| transaction.standing.accepted())
     }
 
@@ -237,7 +241,7 @@ impl Session {
 
     /// Ends the current message, if any: at ABORT, and when the connection is lost.
     pub fn abandon(&mut self) -> Option<MessageEnd> {
-        self.walk = None;
+        self.early_walk = None;
         self.candidate = None;
         self.transaction.take().map(|transaction| transaction.end_without_message())
     }
@@ -293,7 +297,7 @@ impl Session {
 
     /// Goes on with the answer to what was asked.
     pub fn answer(&mut self, query: Query, answer: Answer) -> Action {
-        let Some(mut walk) = self.walk.take() else {
+        let Some(mut walk) = self.resume() else {
             return Action::Read;
         };
         walk.answer(query, answer, &mut self.standing);
@@ -303,7 +307,7 @@ impl Session {
     /// A bug was met while this session was judged: the message is answered by `on_error`, and so is every later one.
     pub fn break_down(&mut self, command: &Command<'_>) -> Action {
         self.broken = true;
-        self.walk = None;
+        drop(self.resume());
         let Some(taken) = self.taken else {
             return Action::Close;
         };
@@ -330,22 +334,23 @@ impl Session {
         self.refused_by_mta = false;
         let shows_refused = self.taken.is_some_and(|taken| taken.steps.contains(Steps::REFUSED_RECIPIENTS));
         if macros.command == b'M' {
-            self.mail_macros = Message::default();
+            self.coming = None;
         }
         for (name, value) in macros.iter().filter(|(_, value)| !value.is_empty()) {
             match (macros.command, name) {
                 (b'C', b"{daemon_name}") => self.connection.listener = Some(String::from_utf8_lossy(value).into()),
                 (b'C', b"{daemon_port}") => self.connection.port = parse(value),
                 (b'H', b"{tls_version}") => self.connection.tls = true,
-                (b'M', b"{tls_version}") => self.mail_macros.tls = true,
-                (b'M', b"{auth_type}") => self.mail_macros.authenticated = true,
+                (b'M', b"{tls_version}") => self.coming().tls = true,
+                (b'M', b"{auth_type}") => self.coming().authenticated = true,
                 (b'M', b"{auth_authen}") => {
-                    self.mail_macros.authenticated = true;
-                    self.mail_macros.login = Some(String::from_utf8_lossy(value).to_lowercase().into());
+                    let coming = self.coming();
+                    coming.authenticated = true;
+                    coming.login = Some(String::from_utf8_lossy(value).to_lowercase().into());
                 }
                 (b'M', b"{mail_addr}") | (b'R', b"{rcpt_addr}") => self.read_by_mta.extend_from_slice(value),
                 (b'R', b"{rcpt_mailer}") => self.refused_by_mta = shows_refused && value == b"error",
-                (b'M', b"i") => self.mail_macros.queue_id = Some(String::from_utf8_lossy(value).into()),
+                (b'M', b"i") => self.coming().queue_id = Some(String::from_utf8_lossy(value).into()),
                 (_, b"i") => {
                     if let Some(transaction) = &mut self.transaction {
                         transaction.name_queue(value);
@@ -354,6 +359,23 @@ impl Session {
                 _ => {}
             }
         }
+    }
+
+    fn coming(&mut self) -> &mut Message {
+        &mut self.coming.get_or_insert_default().facts
+    }
+
+    /// Keeps a judgement until its question is answered.
+    fn pause(&mut self, walk: Walk) {
+        match &mut self.transaction {
+            Some(transaction) => transaction.walk = Some(walk),
+            None => self.early_walk = Some(Box::new(walk)),
+        }
+    }
+
+    fn resume(&mut self) -> Option<Walk> {
+        let early = self.early_walk.take().map(|walk| *walk);
+        early.or_else(|| self.transaction.as_mut()?.walk.take())
     }
 
     fn connect(&mut self, connect: Connect<'_>) -> Result<Action, ProtocolError> {
@@ -380,13 +402,11 @@ impl Session {
     fn mail(&mut self, envelope: Envelope<'_>) -> Result<Action, ProtocolError> {
         self.expect_connect("MAIL")?;
         self.id.number = self.id.number.wrapping_add(1);
-        let macros = std::mem::take(&mut self.mail_macros);
-        self.transaction = Some(Transaction::new(Message {
-            sender: self.address(envelope),
-            declared_size: declared_size(envelope),
-            tls: macros.tls || self.connection.tls,
-            ..macros
-        }));
+        let mut transaction = self.coming.take().unwrap_or_default();
+        transaction.facts.sender = self.address(envelope);
+        transaction.facts.declared_size = declared_size(envelope);
+        transaction.facts.tls |= self.connection.tls;
+        self.transaction = Some(transaction);
         Ok(self.judge(Stage::Mail))
     }
 
@@ -456,7 +476,7 @@ impl Session {
     /// The current message.
     fn open(&mut self, command: &'static str) -> Result<&mut Transaction, ProtocolError> {
         self.candidate = None;
-        self.transaction.as_mut().ok_or_else(|| ProtocolError::order(command, "MAIL first"))
+        self.transaction.as_deref_mut().ok_or_else(|| ProtocolError::order(command, "MAIL first"))
     }
 
     fn expect_connect(&mut self, command: &'static str) -> Result<(), ProtocolError> {

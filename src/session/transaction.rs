@@ -1,5 +1,7 @@
 //! One message, from MAIL to its end.
 
+use memchr::memchr_iter;
+
 use super::decision::MessageEnd;
 use crate::facts::Message;
 use crate::facts::Recipient;
@@ -7,6 +9,7 @@ use crate::facts::Stage;
 use crate::policy::Lookups;
 use crate::policy::MessageStanding;
 use crate::policy::Refusal;
+use crate::policy::Walk;
 use crate::reply::Class;
 
 /// A message on its way in.
@@ -14,6 +17,8 @@ use crate::reply::Class;
 pub(super) struct Transaction {
     pub(super) facts: Message,
     pub(super) standing: MessageStanding,
+    /// The judgement that waits for an answer.
+    pub(super) walk: Option<Walk>,
     /// For the walk that is under way.
     pub(super) lookups: Lookups,
     /// How often RCPT was said, whatever came of it.
@@ -35,10 +40,6 @@ pub(super) struct Transaction {
 }
 
 impl Transaction {
-    pub(super) fn new(facts: Message) -> Self {
-        Self { facts, ..Self::default() }
-    }
-
     /// Whether nothing more is to be judged: in monitor mode, after what would have been the end.
     pub(super) fn is_settled(&self, stage: Stage) -> bool {
         let all_refused = self.seen_recipients > 0 && self.standing.recipients() == 0;
@@ -67,7 +68,7 @@ impl Transaction {
     /// A field's name, colon, value and line ends. Folded lines come joined by LF, where the client sent CR LF. Without
     /// HDR_LEADSPC both MTAs drop the blank after the colon, which nearly every field has.
     pub(super) fn count_header(&mut self, name: &[u8], value: &[u8], kept_space: bool) {
-        let folds = value.iter().filter(|&&byte| byte == b'\n').count();
+        let folds = memchr_iter(b'\n', value).count();
         let space = usize::from(!kept_space && !value.is_empty());
         self.size += (name.len() + 1 + space + value.len() + folds + 2) as u64;
     }
