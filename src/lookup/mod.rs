@@ -71,7 +71,10 @@ pub trait Lookup: Send {
     /// A new command: what is held from here on can be rolled back together.
     fn begin(&mut self);
 
-    /// Answers; what is reserved is held by this session from now on.
+    /// Answers, if that takes no waiting; what is reserved is held by this session from now on.
+    fn answer_now(&mut self, query: &Query) -> Option<Answer>;
+
+    /// The same for a question that was not answered at once, however long it takes.
     fn answer(&mut self, query: &Query) -> impl Future<Output = Answer> + Send;
 
     /// Charges, keeps or gives back what is held for the message.
@@ -185,6 +188,13 @@ impl Drop for Shared {
 impl Lookup for Ledger {
     fn begin(&mut self) {
         self.mark();
+    }
+
+    fn answer_now(&mut self, query: &Query) -> Option<Answer> {
+        match query {
+            Query::DiskFree(number) => self.shared().disk.fresh(*number, self.shared().clock.now()),
+            Query::Hold(hold) => Some(self.hold(hold)),
+        }
     }
 
     async fn answer(&mut self, query: &Query) -> Answer {

@@ -16,6 +16,7 @@ use super::ACCEPT_REST;
 use super::connection;
 use super::context::Context;
 use super::listener::Listener;
+use super::listener::Peer;
 use super::report;
 use super::socket::Socket;
 use crate::config::OnError;
@@ -34,7 +35,7 @@ const SHEDDING_TIME: Duration = Duration::from_secs(5);
 /// when the server stops, not for ever.
 pub(super) async fn accept(
     mut listener: Listener,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
     mut max_sessions: watch::Receiver<usize>,
     context: Arc<Context>,
 ) {
@@ -63,7 +64,7 @@ pub(super) async fn accept(
                 None => {
                     warn_of_shedding(&context);
                     if let Some(shedding) = Shedding::new(&context) {
-                        sessions.spawn(send_away(socket, peer, traffic.clone(), shedding));
+                        sessions.spawn(send_away(socket, peer, Arc::clone(&traffic), shedding));
                     } else {
                         context.metrics.connection_shed(Shed::Closed);
                     }
@@ -115,16 +116,18 @@ async fn finish(sessions: &mut JoinSet<()>) {
     }
 }
 
-async fn serve(socket: Socket, peer: String, active: Active) {
-    let context = &active.context;
-    let in_force = context.in_force();
-    let session = Session::new(Arc::clone(&in_force.policy), context.next_session(), socket.transport());
-    let ledger = Ledger::new(Arc::clone(&in_force.lookups));
-    connection::drive(socket, &peer, session, ledger, &in_force, context, Some(&active.traffic)).await;
+/// No async function: that would keep room for its arguments beside what they become, as long as the connection lives.
+fn serve(socket: Socket, peer: Peer, active: Active) -> impl Future<Output = ()> + Send {
+    let in_force = active.context.in_force();
+    async move {
+        let session = Session::new(Arc::clone(&in_force.policy), active.context.next_session(), socket.transport());
+        let ledger = Ledger::new(Arc::clone(&in_force.lookups));
+        connection::drive(socket, &peer, session, ledger, &in_force, &active.context, Some(&active.traffic)).await;
+    }
 }
 
 /// There is no room: the client is told so, or the session passes unseen.
-async fn send_away(socket: Socket, peer: String, traffic: Traffic, shedding: Shedding) {
+async fn send_away(socket: Socket, peer: Peer, traffic: Arc<Traffic>, shedding: Shedding) {
     let context = &shedding.context;
     let in_force = context.in_force();
     let (policy, on_overload) = (Arc::clone(&in_force.policy), in_force.on_overload());
@@ -142,14 +145,14 @@ async fn send_away(socket: Socket, peer: String, traffic: Traffic, shedding: She
 /// A connection that is served: counted as long as it lives, however it ends.
 struct Active {
     context: Arc<Context>,
-    traffic: Traffic,
+    traffic: Arc<Traffic>,
     /// How many its listener has.
     here: Arc<AtomicUsize>,
 }
 
 impl Active {
     /// Unless there are too many, of this listener or of all.
-    fn new(context: &Arc<Context>, traffic: &Traffic, here: &Arc<AtomicUsize>, most_here: usize) -> Option<Self> {
+    fn new(context: &Arc<Context>, traffic: &Arc<Traffic>, here: &Arc<AtomicUsize>, most_here: usize) -> Option<Self> {
         if !enter(here, most_here) {
             return None;
         }
@@ -158,7 +161,7 @@ impl Active {
             return None;
         }
         traffic.connection_opened();
-        Some(Self { context: Arc::clone(context), traffic: traffic.clone(), here: Arc::clone(here) })
+        Some(Self { context: Arc::clone(context), traffic: Arc::clone(traffic), here: Arc::clone(here) })
     }
 }
 

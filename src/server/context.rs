@@ -1,6 +1,9 @@
 //! What all tasks share, and what of it a reload replaces.
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -12,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::GRACE;
+use super::buffers::Buffers;
 use super::health::Pulses;
 use super::http::Gate;
 use super::limited::Warnings;
@@ -35,6 +39,8 @@ pub(super) struct Context {
     /// Of the listeners that MTAs connect to.
     pub(super) pulses: Pulses,
     in_force: ArcSwap<InForce>,
+    /// Those that were, until their last session has ended.
+    retired: Mutex<Vec<Arc<InForce>>>,
     /// The configuration of the start, of which some holds until the end.
     pub(super) started: Config,
     /// The last decisions.
@@ -45,8 +51,11 @@ pub(super) struct Context {
     pub(super) gate: ArcSwap<Gate>,
     /// Of pages that are made at once.
     pub(super) pages: Arc<Semaphore>,
+    /// As `pages`, of answers to Prometheus: who looks at pages does not keep it waiting.
+    pub(super) scrapes: Arc<Semaphore>,
     pub(super) running_since: SystemTime,
     pub(super) warnings: Warnings,
+    pub(super) buffers: Buffers,
     /// Lines of the log that were lost.
     pub(super) lost_lines: Arc<AtomicU64>,
     /// Of the configuration in force, whatever a connection began under.
@@ -89,13 +98,16 @@ impl Context {
             metrics,
             pulses: Pulses::default(),
             in_force: ArcSwap::from_pointee(in_force),
+            retired: Mutex::default(),
             started: config.clone(),
             ring: Ring::new(config.decisions()),
             history,
             gate: ArcSwap::from_pointee(Gate::closed()),
             pages: Arc::new(Semaphore::new(2)),
+            scrapes: Arc::new(Semaphore::new(1)),
             running_since: time_of_day(),
             warnings: Warnings::new(),
+            buffers: Buffers::default(),
             lost_lines,
             notifier: ArcSwap::from_pointee(Notifier::new(&config.notify)),
             active: AtomicUsize::new(0),
@@ -134,8 +146,23 @@ impl Context {
         self.gate.store(Arc::new(gate));
         self.ring.resize(config.decisions());
         let book = self.in_force().book.succeed(&policy, &config.hash);
-        self.in_force.store(Arc::new(InForce::new(config, policy, lookups, book, &self.metrics, &self.history)));
+        let now = Arc::new(InForce::new(config, policy, lookups, book, &self.metrics, &self.history));
+        let before = self.in_force.swap(now);
+        self.retired().push(before);
         self.metrics.reloaded(true, time_of_day());
+    }
+
+    /// Frees the configurations that no session has any more. Lists may be long: not for a thread that serves.
+    pub(super) fn free_retired(&self) {
+        let mut retired = self.retired();
+        let (used, unused) = retired.drain(..).partition(|retired| Arc::strong_count(retired) > 1);
+        *retired = used;
+        drop(retired);
+        drop::<Vec<_>>(unused);
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<Arc<InForce>>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A configuration that was read cannot be put in force.
@@ -183,4 +210,26 @@ fn first_session() -> u64 {
     let since_1970 = time_of_day().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let milliseconds = u64::try_from(since_1970.as_millis()).unwrap_or_default();
     (milliseconds & 0x3_ffff_ffff) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::connection::tests::context;
+    use super::*;
+
+    #[test]
+    fn a_configuration_lasts_as_long_as_its_last_session() {
+        let context = context("");
+        let session = context.in_force();
+        let policy = Arc::clone(&session.policy);
+        let (lookups, _) = session.lookups.succeed(Arc::clone(&policy));
+        let notifier = Notifier::new(&[]);
+        context.put_in_force(context.started.clone(), policy, lookups, Gate::closed(), notifier);
+        let before = Arc::downgrade(&session);
+        context.free_retired();
+        drop(session);
+        assert_eq!(before.strong_count(), 1, "a session frees nothing");
+        context.free_retired();
+        assert_eq!(before.strong_count(), 0);
+    }
 }

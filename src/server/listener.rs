@@ -3,11 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use nix::unistd::Group;
 use nix::unistd::Uid;
@@ -37,6 +39,8 @@ pub(super) struct Listener {
     /// The file to remove at the end.
     file: Option<SocketFile>,
     heart: Heart,
+    /// The endpoint, for logs.
+    name: Arc<str>,
 }
 
 /// A socket's file, as it was made.
@@ -62,11 +66,20 @@ impl Listener {
                 let socket = TcpListener::bind((host.as_str(), *port)).await.map_err(error)?;
                 let address = socket.local_addr().map_err(error)?;
                 let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
-                Ok(Self { socket: Kind::Tcp(socket), endpoint, file: None, heart: Heart::new() })
+                Ok(Self::new(Kind::Tcp(socket), endpoint, None))
             }
             Endpoint::Unix(path) => {
-                let access = Access { owner, group: server.socket_group.as_ref(), mode: server.socket_mode };
-                Self::bind_unix(path, &access, "server.listen")
+                let (path, group, mode) = (path.clone(), server.socket_group.clone(), server.socket_mode);
+                // Groups may be looked up far away, while sessions are served.
+                let binding = tokio::task::spawn_blocking(move || {
+                    Self::bind_unix(&path, &Access { owner, group: group.as_ref(), mode }, "server.listen")
+                });
+                let error = |panic| BindError::Listen {
+                    key: "server.listen",
+                    endpoint: endpoint.clone(),
+                    error: io::Error::other(panic),
+                };
+                binding.await.unwrap_or_else(|panic| Err(error(panic)))
             }
         }
     }
@@ -80,7 +93,12 @@ impl Listener {
     fn bind_unix(path: &Path, access: &Access<'_>, key: &'static str) -> Result<Self, BindError> {
         let socket = bind_unix(path, access, key)?;
         let endpoint = Endpoint::Unix(path.to_owned());
-        Ok(Self { socket: Kind::Unix(socket), endpoint, file: SocketFile::find(path).ok(), heart: Heart::new() })
+        Ok(Self::new(Kind::Unix(socket), endpoint, SocketFile::find(path).ok()))
+    }
+
+    fn new(socket: Kind, endpoint: Endpoint, file: Option<SocketFile>) -> Self {
+        let name = endpoint.to_string().into();
+        Self { socket, endpoint, file, heart: Heart::new(), name }
     }
 
     /// Where it really listens.
@@ -93,28 +111,45 @@ impl Listener {
         self.heart.pulse(self.to_string())
     }
 
-    /// The next connection, and what to call its other end in logs.
-    pub(super) async fn accept(&mut self) -> io::Result<(Socket, String)> {
+    /// The next connection, and its other end.
+    pub(super) async fn accept(&mut self) -> io::Result<(Socket, Peer)> {
         tokio::select! {
-            accepted = self.socket.accept(&self.endpoint) => accepted,
+            accepted = self.socket.accept(&self.name) => accepted,
             never = self.heart.beat() => match never {},
         }
     }
 }
 
 impl Kind {
-    async fn accept(&self, endpoint: &Endpoint) -> io::Result<(Socket, String)> {
+    async fn accept(&self, name: &Arc<str>) -> io::Result<(Socket, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // A hint, as in `Socket::read`.
+                // A hint, as in `Socket::acknowledge`.
                 _ = stream.set_nodelay(true);
-                Ok((Socket::Tcp(stream), peer.to_string()))
+                Ok((Socket::Tcp(stream), Peer::Inet(peer)))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((Socket::Unix(stream), endpoint.to_string()))
+                Ok((Socket::Unix(stream), Peer::Unix(Arc::clone(name))))
             }
+        }
+    }
+}
+
+/// The other end of a connection, for logs.
+#[derive(Debug)]
+pub(super) enum Peer {
+    Inet(SocketAddr),
+    /// It has no name; ours says which socket it is.
+    Unix(Arc<str>),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Inet(address) => write!(f, "{address}"),
+            Self::Unix(name) => f.write_str(name),
         }
     }
 }
@@ -171,18 +206,13 @@ fn tcp(socket: std::net::TcpListener) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     let address = socket.local_addr()?;
     let endpoint = Endpoint::Inet { host: address.ip().to_string(), port: address.port() };
-    Ok(Listener { socket: Kind::Tcp(TcpListener::from_std(socket)?), endpoint, file: None, heart: Heart::new() })
+    Ok(Listener::new(Kind::Tcp(TcpListener::from_std(socket)?), endpoint, None))
 }
 
 fn unix(socket: std::os::unix::net::UnixListener) -> io::Result<Listener> {
     socket.set_nonblocking(true)?;
     let path = socket.local_addr()?.as_pathname().unwrap_or_else(|| Path::new("unnamed")).to_owned();
-    Ok(Listener {
-        socket: Kind::Unix(UnixListener::from_std(socket)?),
-        endpoint: Endpoint::Unix(path),
-        file: None,
-        heart: Heart::new(),
-    })
+    Ok(Listener::new(Kind::Unix(UnixListener::from_std(socket)?), Endpoint::Unix(path), None))
 }
 
 /// Who may use a unix socket.

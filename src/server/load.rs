@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::User;
 
@@ -13,6 +14,7 @@ use super::identity;
 use super::listener;
 use super::notify;
 use super::upkeep;
+use super::workers::workers;
 use crate::config;
 use crate::config::At;
 use crate::config::Config;
@@ -73,6 +75,7 @@ pub fn series(config: &Config, policy: Arc<Policy>) -> usize {
         // Ports that are not known yet are the same.
         let _traffic = metrics.listener(&format!("{number} {}", listen.value.endpoint));
     }
+    (0..workers(&config.server)).for_each(|worker| metrics.worker_busy(worker, Duration::ZERO));
     metrics.series()
 }
 

@@ -5,6 +5,7 @@
 //! are waited for.
 
 mod accept;
+mod buffers;
 mod connection;
 mod context;
 mod control;
@@ -21,6 +22,7 @@ mod reload;
 mod ring;
 mod socket;
 mod upkeep;
+mod workers;
 
 pub use control::VERSION as CONTROL_VERSION;
 pub use health::Health;
@@ -36,6 +38,7 @@ pub use load::series;
 pub use reload::Outcome;
 pub use reload::Reader;
 pub use reload::Reloader;
+pub use workers::workers;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -290,7 +293,7 @@ impl Accepting {
         let listen = &context.in_force().config.server.listen;
         let configured = listen.iter().find(|listen| Some(&listen.value.endpoint) == endpoint.as_ref());
         let (close, closed) = watch::channel(most_sessions(configured));
-        let traffic = context.metrics.listener(&listener.to_string());
+        let traffic = Arc::new(context.metrics.listener(&listener.to_string()));
         match endpoint {
             Some(configured) => self.open.push((Place { configured, actual: listener.endpoint().clone() }, close)),
             None => self.inherited.push(close),

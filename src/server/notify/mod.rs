@@ -235,7 +235,7 @@ mod tests {
             _ = tokio::io::copy(&mut mta, &mut tokio::io::sink()).await;
         };
         let in_force = context.in_force();
-        let talk = connection::drive(Socket::Unix(ours), "test", session, ledger, &in_force, context, None);
+        let talk = connection::drive(Socket::Unix(ours), &"test", session, ledger, &in_force, context, None);
         tokio::join!(talk, writing);
     }
 

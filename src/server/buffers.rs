@@ -1,0 +1,90 @@
+//! Buffers for what comes and what goes: lent to a connection while it has something to do, so that one that waits has none.
+
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use bytes::BytesMut;
+
+/// As much as is read at once: the longest frame of either MTA, a piece of a body of 65535 bytes, with its length and letter.
+const INPUT: usize = 68 << 10;
+
+/// Room for answers; most are a few bytes.
+const OUTPUT: usize = 4 << 10;
+
+/// How many are kept that nobody uses. More than there are threads are in use only where look-ups take their time.
+const MOST_KEPT: usize = 64;
+
+/// The buffers that nobody uses.
+#[derive(Debug, Default)]
+pub(super) struct Buffers {
+    free: Mutex<Vec<Buffer>>,
+}
+
+/// A place to read to, and one to write from. The default has no room at all.
+#[derive(Debug, Default)]
+pub(super) struct Buffer {
+    pub(super) input: Box<[u8]>,
+    pub(super) output: BytesMut,
+}
+
+/// A buffer that is given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Lent<'a> {
+    pub(super) buffer: Buffer,
+    owner: &'a Buffers,
+}
+
+impl Buffers {
+    pub(super) fn lend(&self) -> Lent<'_> {
+        let free = self.free().pop();
+        let buffer = free.unwrap_or_else(|| Buffer {
+            input: vec![0; INPUT].into_boxed_slice(),
+            output: BytesMut::with_capacity(OUTPUT),
+        });
+        Lent { buffer, owner: self }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Buffer>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.output.clear();
+        // One that grew, or of which a part went, is not what the next one needs.
+        if buffer.output.capacity() != OUTPUT {
+            buffer.output = BytesMut::with_capacity(OUTPUT);
+        }
+        let mut free = self.owner.free();
+        if free.len() < MOST_KEPT {
+            free.push(buffer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_next_gets_what_was_given_back_and_finds_it_empty() {
+        let buffers = Buffers::default();
+        let mut first = buffers.lend();
+        first.buffer.output.extend_from_slice(&[b'x'; 2 * OUTPUT]);
+        let at = first.buffer.input.as_ptr();
+        drop(first);
+        let second = buffers.lend();
+        assert_eq!(second.buffer.input.as_ptr(), at);
+        assert_eq!((second.buffer.output.len(), second.buffer.output.capacity()), (0, OUTPUT));
+    }
+
+    #[test]
+    fn what_many_needed_at_once_is_not_kept() {
+        let buffers = Buffers::default();
+        drop((0..2 * MOST_KEPT).map(|_| buffers.lend()).collect::<Vec<_>>());
+        assert_eq!(buffers.free().len(), MOST_KEPT);
+    }
+}
