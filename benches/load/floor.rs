@@ -26,7 +26,8 @@ pub(crate) fn run(endpoint: &Endpoint, answer: Vec<u8>, is_prompt: bool) -> Resu
     let steps = frames::first(&answer)?.map_or(Ok(0), |frame| frames::word(frame.data, 2))?;
     // One for the life of the process, so that a connection holds no more than a pointer to it.
     let what: &'static What = Box::leak(Box::new(What { answer, steps, is_prompt }));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|e| e.to_string())?;
+    // One thread: what more of them say to each other is no part of the least that can be done.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let serving = async move {
         match endpoint {
             Endpoint::Tcp(address) => serve_tcp(TcpListener::bind(address).await?, what).await,
