@@ -351,6 +351,34 @@ fn every_listener_serves() {
     milters.iter_mut().rev().for_each(Milter::negotiate);
 }
 
+/// The names of all threads.
+fn threads(daemon: &Daemon) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap();
+    let name = |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.map(|task| name(task.unwrap()).trim_end().to_owned()).collect()
+}
+
+#[test]
+fn so_many_threads_serve_as_the_configuration_says() {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    for (line, workers) in [("server.workers = 3", 3), ("", (cpus / 4).max(1))] {
+        // Which the library that serves would go by.
+        let daemon = Daemon::start_with(&format!("{CONFIG}\n{line}\n"), &[("TOKIO_WORKER_THREADS", "7")]);
+        let named = |name: &str| threads(&daemon).iter().filter(|thread| *thread == name).count();
+        // A thread that has just begun has the name of the one that began it.
+        let are_there = || (named("postward") == 1 && named("worker") == workers).then_some(());
+        wait_for("threads to serve", are_there);
+        assert!(daemon.log().contains(&format!(" workers={workers}\n")), "{}", daemon.log());
+        // Whatever waits for files has threads that are not counted among them.
+        let metrics = daemon.metrics();
+        let series = "postward_worker_busy_seconds_total";
+        let counted = (0..8).filter(|worker| metrics.has(series, &[("worker", &worker.to_string())])).count();
+        assert_eq!(counted, workers);
+        assert!(metrics.get(series, &[]) > 0.0);
+        wait_for("the others to have their own names", are_there);
+    }
+}
+
 // Stopping
 
 #[test]

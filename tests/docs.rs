@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use postward::config::Config;
 use postward::config::Diagnostics;
@@ -81,6 +82,7 @@ fn metrics() -> Vec<Metric> {
     let (metrics, policy) = (Metrics::new().unwrap(), Arc::new(policy));
     let _series = metrics.adopt(&policy, "");
     let _traffic = metrics.listener("inet:127.0.0.1:8891");
+    metrics.worker_busy(0, Duration::ZERO);
     let encoded = metrics.encode().unwrap();
     let mut found: Vec<Metric> = Vec::new();
     for line in encoded.lines() {

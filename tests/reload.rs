@@ -196,9 +196,11 @@ fn a_listener_that_cannot_be_had_refuses_all() {
 #[test]
 fn what_takes_a_restart_is_said() {
     let daemon = Daemon::start(&with(REFUSE_A));
-    let changed = with(REFUSE_A).replace("{dir}/control", "{dir}/other") + "\n[log]\nformat = \"json\"\n";
+    let changed = with(REFUSE_A).replace("{dir}/control", "{dir}/other");
+    let changed = changed.replace("max_sessions", "workers = 2\nmax_sessions") + "\n[log]\nformat = \"json\"\n";
     let said = reloads(&daemon, &changed);
     assert!(said.contains("postward: server.control has changed, which takes a restart\n"), "{said}");
+    assert!(said.contains("postward: server.workers has changed, which takes a restart\n"), "{said}");
     assert!(said.contains("postward: log.format has changed, which takes a restart\n"), "{said}");
     // Until it is restarted, whatever is reloaded meanwhile.
     let control = daemon.directory().join("control");

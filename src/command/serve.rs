@@ -8,6 +8,8 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use nix::sys::stat::Mode;
@@ -23,6 +25,9 @@ use postward::server::Reloader;
 use postward::server::Server;
 use postward::server::Setup;
 use sd_notify::NotifyState;
+use tokio::runtime::Builder;
+use tokio::runtime::Handle;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
@@ -64,7 +69,7 @@ pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>, user: Optio
     // Sockets get their mode after they are bound; until then they are nobody else's. Programs that tell somebody inherit this,
     // and need the right to enter the directories that they make.
     umask(Mode::from_bits_truncate(0o077));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match start_runtime(server::workers(&config.server)) {
         Ok(runtime) => runtime,
         Err(error) => return failed(&format!("cannot start: {error}")),
     };
@@ -75,6 +80,17 @@ pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>, user: Optio
     runtime.shutdown_timeout(SHUTDOWN_TIME);
     log.flush();
     code
+}
+
+/// Also what waits for files and names has threads, under another name: so `top -H` tells who is busy.
+fn start_runtime(workers: usize) -> io::Result<Runtime> {
+    let started = AtomicUsize::new(0);
+    // Those that serve are the first, and are never replaced.
+    let name = move || {
+        let name = if started.fetch_add(1, Ordering::Relaxed) < workers { "worker" } else { "blocking" };
+        name.to_owned()
+    };
+    Builder::new_multi_thread().worker_threads(workers).thread_name_fn(name).enable_all().build()
 }
 
 /// Reads the configuration again, for a reload: one that was missing at the start may be there by now.
@@ -104,7 +120,7 @@ async fn run(config: &Config, policy: Policy, setup: Setup, path: Option<&Path>,
         Err(error) => return failed(&error.to_string()),
     };
     let stop = signals.serve(server.reloader(), server.health(), notifier.clone());
-    announce(&server, path);
+    announce(&server, path, Handle::current().metrics().num_workers());
     introduce(&identity, &reader);
     // Whoever waits for READY may then look where it listens.
     log.flush();
@@ -182,8 +198,8 @@ fn introduce(identity: &Identity, reader: &Reader) {
 }
 
 /// Says where it listens; with the built-in configuration also what to tell the MTAs.
-fn announce(server: &Server, path: Option<&Path>) {
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %source_name(path), "postward");
+fn announce(server: &Server, path: Option<&Path>, workers: usize) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %source_name(path), workers, "postward");
     for endpoint in server.endpoints() {
         tracing::info!("listening on {endpoint}");
     }

@@ -49,6 +49,8 @@ pub struct Server {
     pub on_overload: OnError,
     /// How long open transactions may take to end when the daemon stops.
     pub drain: Duration,
+    /// How many threads serve MTAs; `None`: as many as suit the machine.
+    pub workers: Option<usize>,
 }
 
 /// One of the endpoints to listen on.
@@ -78,6 +80,7 @@ impl Default for Server {
             max_memory: 1 << 30,
             on_overload: OnError::Defer,
             drain: Duration::from_secs(30),
+            workers: None,
         }
     }
 }
@@ -122,7 +125,7 @@ impl Default for State {
 }
 
 /// Each key, and the section that it stands in.
-pub(super) const KEYS: [(&str, &str); 27] = [
+pub(super) const KEYS: [(&str, &str); 28] = [
     ("answer_at", "[policy]"),
     ("control", "[server]"),
     ("control_group", "[server]"),
@@ -150,6 +153,7 @@ pub(super) const KEYS: [(&str, &str); 27] = [
     ("trusted_header", "[http]"),
     ("trusted_proxies", "[http]"),
     ("user", "[server]"),
+    ("workers", "[server]"),
 ];
 
 /// Sendmail waits 10 seconds for a reply (`milter.c`, T=R).
@@ -159,6 +163,9 @@ const LEAST_MEMORY: u64 = 16 << 20;
 
 /// RFC 5321 §4.5.3.2.6 gives the end of the data 10 minutes; a service manager that waits longer thinks it hangs.
 const LONGEST_DRAIN: Duration = Duration::from_secs(600);
+
+/// More than any machine has use for.
+const MOST_WORKERS: usize = 1024;
 
 const INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
 
@@ -219,6 +226,7 @@ pub(super) fn server(node: Node, diagnostics: &mut Diagnostics) -> Server {
         }
         server.drain = drain.value.0;
     }
+    server.workers = fields.take("workers").and_then(|node| workers(node, diagnostics));
     fields.finish(diagnostics);
     server
 }
@@ -273,6 +281,19 @@ fn name(node: Node, expected: &str, diagnostics: &mut Diagnostics) -> Option<At<
         return None;
     }
     Some(name)
+}
+
+fn workers(node: Node, diagnostics: &mut Diagnostics) -> Option<usize> {
+    let error = node.expected_unquoted::<usize>("a number of threads from 1 to 1024");
+    let Value::Integer(count) = node.value else {
+        diagnostics.push(error);
+        return None;
+    };
+    let count = usize::try_from(count).ok().filter(|count| (1..=MOST_WORKERS).contains(count));
+    if count.is_none() {
+        diagnostics.push(error.hint("left out, there is one for every four CPUs, which is enough for most"));
+    }
+    count
 }
 
 /// The path of a socket that is none of those for MTAs.

@@ -22,6 +22,8 @@ pub use series::Series;
 pub use traffic::Traffic;
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,6 +31,7 @@ use std::time::Instant;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use prometheus::CounterVec;
 use prometheus::Gauge;
 use prometheus::Histogram;
 use prometheus::HistogramOpts;
@@ -86,6 +89,7 @@ pub struct Metrics {
     limit_changes: Vec<(LimitChange, IntCounter)>,
     state: State,
     reloads: Reloads,
+    worker_busy: Mutex<CounterVec>,
 }
 
 /// What became of a connection for which there was no room.
@@ -268,6 +272,7 @@ impl Metrics {
             limit_changes: LimitChange::ALL.map(|change| (change, changes.with_label_values(&[change.name()]))).into(),
             state: State::new(&registry)?,
             reloads: Reloads::new(&registry)?,
+            worker_busy: Mutex::new(worker_busy(&registry)?),
             recipients: RecipientEnd::ALL.map(|end| (end, recipients.with_label_values(&[end.name()]))).into(),
             stage_duration: Stage::ALL.map(|stage| durations.with_label_values(&[stage.name()])).into(),
             families,
@@ -360,6 +365,14 @@ impl Metrics {
     /// Somebody was told of a key over a limit, or was not.
     pub fn notified(&self, notify: &str, result: Notified) {
         self.families.notified(notify, result);
+    }
+
+    /// A thread that serves MTAs was at work for so long so far.
+    pub fn worker_busy(&self, worker: usize, busy: Duration) {
+        // Two who ask at once count nothing twice.
+        let counters = self.worker_busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let counter = counters.with_label_values(&[&worker.to_string()]);
+        counter.inc_by((busy.as_secs_f64() - counter.get()).max(0.0));
     }
 
     /// The counters were saved: how they were at this moment, in so long, in so many bytes.
@@ -510,6 +523,11 @@ impl State {
             bytes: gauge(registry, "postward_state_bytes", "The size of the file that the counters are saved in")?,
         })
     }
+}
+
+fn worker_busy(registry: &Registry) -> Result<CounterVec, prometheus::Error> {
+    let about = "How long each thread that serves MTAs (server.workers) was at work";
+    register(registry, CounterVec::new(Opts::new("postward_worker_busy_seconds_total", about), &["worker"])?)
 }
 
 fn counter(registry: &Registry, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {

@@ -94,7 +94,9 @@ impl Health {
             parked_and_unparked: metrics.worker_park_unpark_count(number),
             busy: metrics.worker_total_busy_duration(number),
         };
-        let workers: Vec<_> = (0..metrics.num_workers()).map(worker).collect();
+        // One that is alone has just been through the task that asked.
+        let others = (0..metrics.num_workers()).filter(|_| metrics.num_workers() > 1);
+        let workers: Vec<_> = others.map(worker).collect();
         let before = std::mem::replace(&mut self.workers, workers);
         let stuck = before.iter().zip(&self.workers).position(|(before, now)| now.is_at_work() && before == now);
         stuck.map_or(Ok(()), |number| Err(Stuck::Worker(number)))
@@ -131,7 +133,7 @@ async fn converse(context: &Context) -> Result<(), Stuck> {
         mta.write_all(OFFER_AND_QUIT).await?;
         mta.read_to_end(&mut answer).await
     };
-    let driving = connection::drive(Socket::Unix(ours), "watchdog", session, ledger, &in_force, context, None);
+    let driving = connection::drive(Socket::Unix(ours), &"watchdog", session, ledger, &in_force, context, None);
     let (talked, ()) = tokio::join!(talking, driving);
     match (talked, answer.get(4)) {
         (Ok(_), Some(b'O')) => Ok(()),
@@ -289,6 +291,20 @@ mod tests {
         runtime.block_on(tasks.join_next()).unwrap().unwrap();
         // Between its end and the worker's rest.
         assert!((0..100).any(|_| health.check(PATIENCE).is_ok()));
+    }
+
+    /// There is no other that could answer meanwhile.
+    #[test]
+    fn the_only_worker_may_have_no_rest_at_all() {
+        let (runtime, mut tasks) = (runtime(1), JoinSet::new());
+        let mut health = health(&runtime);
+        let restless = async {
+            loop {
+                tokio::task::yield_now().await;
+            }
+        };
+        tasks.spawn_on(restless, runtime.handle());
+        assert_eq!([(); 20].map(|()| health.check(PATIENCE)), [const { Ok(()) }; 20]);
     }
 
     #[test]

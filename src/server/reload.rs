@@ -24,6 +24,7 @@ use crate::config::At;
 use crate::config::Config;
 use crate::config::Diagnostics;
 use crate::config::Endpoint;
+use crate::config::Server;
 use crate::config::Severity;
 use crate::lookup;
 use crate::lookup::Shared;
@@ -118,23 +119,32 @@ pub(super) async fn prepare(read: Reader, context: Arc<Context>, open: Open) -> 
     let http = config.http.clone();
     let gate = off_thread(&context, move || Gate::new(&http)).await?;
     outcome.notes.extend(gate.problem().map(str::to_owned));
-    let opened = match listeners(&before.config, &config, open.listeners.as_deref()).await {
-        Ok(opened) => opened,
-        Err(error) => {
-            let hint = if open.has_made_way && error.is_permission() { MADE_WAY } else { "" };
-            outcome.problem = Some(format!("{error}{hint}"));
-            return Err(outcome);
-        }
+    let refuse = |error: BindError, mut outcome: Box<Outcome>| {
+        let hint = if open.has_made_way && error.is_permission() { MADE_WAY } else { "" };
+        outcome.problem = Some(format!("{error}{hint}"));
+        outcome
     };
+    let opened = match listeners(&config.server, open.listeners.as_deref()).await {
+        Ok(opened) => opened,
+        Err(error) => return Err(refuse(error, outcome)),
+    };
+    let (then, now, places) = (Arc::clone(&before), config.server.clone(), open.listeners.clone());
+    let permitted = off_thread(&context, move || permit_again(&then.config.server, &now, &places.unwrap_or_default()));
+    if let Err(error) = permitted.await? {
+        return Err(refuse(error, outcome));
+    }
     // Last, since it cannot fail: keys of limits that have changed are judged anew.
     let policy = Arc::new(policy);
     let ours = Arc::clone(&policy);
     let (lookups, dropped) = off_thread(&context, move || before.lookups.succeed(ours)).await?;
     let told = config.notify.clone();
     let teller = Arc::clone(&context);
-    let notifier = off_thread(&context, move || teller.notifier().succeed(&told)).await?;
-    let problems = |notify| [notify::unusable(notify), notify::exposed(notify)];
-    outcome.notes.extend(config.notify.iter().flat_map(problems).flatten().map(|problem| problem.message));
+    let (notifier, problems) = off_thread(&context, move || {
+        let problems = told.iter().flat_map(|notify| [notify::unusable(notify), notify::exposed(notify)]).flatten();
+        (teller.notifier().succeed(&told), problems.collect::<Vec<_>>())
+    })
+    .await?;
+    outcome.notes.extend(problems.into_iter().map(|problem| problem.message));
     outcome.notes.extend(dropped.into_iter().map(|note| format!("counters of {note}")));
     outcome.hash.clone_from(&config.hash);
     outcome.rules = policy.rules().len();
@@ -158,29 +168,36 @@ fn compile(read: &Reader) -> Result<(Config, Policy, Box<Outcome>), Box<Outcome>
 }
 
 /// Opens the listeners that are new.
-async fn listeners(
-    before: &Config,
-    config: &Config,
-    open: Option<&[Place]>,
-) -> Result<Vec<(Endpoint, Listener)>, BindError> {
+async fn listeners(server: &Server, open: Option<&[Place]>) -> Result<Vec<(Endpoint, Listener)>, BindError> {
     let mut opened = Vec::new();
     let Some(open) = open else {
         return Ok(opened);
     };
-    let group = |config: &Config| config.server.socket_group.as_ref().map(|group| group.value.clone());
-    let is_open = |endpoint: &Endpoint| open.iter().any(|place| place.is(endpoint));
-    let listen = || config.server.listen.iter().map(|listen| &listen.value.endpoint);
-    for endpoint in listen().filter(|endpoint| !is_open(endpoint)) {
-        opened.push((endpoint.clone(), Listener::bind(endpoint, &config.server, None).await?));
+    for endpoint in endpoints(server).filter(|endpoint| !is_open(open, endpoint)) {
+        opened.push((endpoint.clone(), Listener::bind(endpoint, server, None).await?));
     }
-    for endpoint in listen().filter(|endpoint| is_open(endpoint)) {
-        let permitted = listener::permit_again(endpoint, &config.server);
+    Ok(opened)
+}
+
+/// Those that are open already have the mode and group that they are to have now.
+fn permit_again(before: &Server, now: &Server, open: &[Place]) -> Result<(), BindError> {
+    let group = |server: &Server| server.socket_group.as_ref().map(|group| group.value.clone());
+    for endpoint in endpoints(now).filter(|endpoint| is_open(open, endpoint)) {
+        let permitted = listener::permit_again(endpoint, now);
         // What is as before need not be in our power any more: root may have done it.
-        if before.server.socket_mode != config.server.socket_mode || group(before) != group(config) {
+        if before.socket_mode != now.socket_mode || group(before) != group(now) {
             permitted?;
         }
     }
-    Ok(opened)
+    Ok(())
+}
+
+fn endpoints(server: &Server) -> impl Iterator<Item = &Endpoint> {
+    server.listen.iter().map(|listen| &listen.value.endpoint)
+}
+
+fn is_open(open: &[Place], endpoint: &Endpoint) -> bool {
+    open.iter().any(|place| place.is(endpoint))
 }
 
 /// Where files that hang, and millions of keys, keep no session waiting.
@@ -255,6 +272,7 @@ fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<Stri
         ),
         ("server.user", value(before.server.user.as_ref()) != value(now.server.user.as_ref())),
         ("server.group", value(before.server.group.as_ref()) != value(now.server.group.as_ref())),
+        ("server.workers", before.server.workers != now.server.workers),
         ("http.listen", ![value(before.http.listen.as_ref()), http].contains(&value(now.http.listen.as_ref()))),
         ("log.format", before.log.format != now.log.format),
         ("log.level", before.log.level != now.log.level),

@@ -3,8 +3,6 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,20 +33,24 @@ const REST: Duration = Duration::from_secs(10);
 
 /// Forgets keys whose time is over and sums up warnings, until it is dropped.
 pub(super) async fn sweep(context: Arc<Context>) {
-    let sweep = || {
-        context.in_force().lookups.sweep(SWEEP_BUDGET);
-        context.warnings.sum_up();
+    let swept = Arc::clone(&context);
+    let sweep = move || {
+        swept.in_force().lookups.sweep(SWEEP_BUDGET);
+        swept.free_retired();
+        swept.warnings.sum_up();
     };
     sweep_with(&context, sweep).await;
 }
 
-/// A bug in a sweep does not end sweeping.
-async fn sweep_with(context: &Context, mut sweep: impl FnMut()) {
+/// A bug in a sweep does not end sweeping. On another thread: all that a reload has left behind may be to be forgotten at once.
+async fn sweep_with(context: &Context, sweep: impl Fn() + Send + Sync + 'static) {
+    let sweep = Arc::new(sweep);
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if catch_unwind(AssertUnwindSafe(&mut sweep)).is_err() {
+        let work = Arc::clone(&sweep);
+        if tokio::task::spawn_blocking(move || work()).await.is_err_and(|error| error.is_panic()) {
             context.metrics.internal_error();
             tracing::error!("a bug was met while counters were swept; trying again soon; please report this");
             tokio::time::sleep(REST).await;
@@ -177,19 +179,21 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::super::connection::tests::context;
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn a_bug_in_a_sweep_does_not_end_sweeping() {
         let context = context("");
-        let mut sweeps = 0;
-        let sweeping = sweep_with(&context, || {
-            sweeps += 1;
-            assert!(sweeps % 2 == 0, "planted");
+        let sweeps = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sweeps);
+        let sweeping = sweep_with(&context, move || {
+            assert!(count.fetch_add(1, Ordering::Relaxed) % 2 == 1, "planted");
         });
         _ = tokio::time::timeout(3 * REST, sweeping).await;
-        assert_eq!(sweeps, 5);
+        assert_eq!(sweeps.load(Ordering::Relaxed), 5);
         assert!(context.metrics.encode().unwrap().contains("postward_internal_errors_total 3"));
     }
 }

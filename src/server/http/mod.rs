@@ -3,6 +3,7 @@
 mod access;
 mod page;
 mod privacy;
+mod scrape;
 
 pub(super) use access::Gate;
 pub(super) use access::unusable_token;
@@ -11,9 +12,7 @@ use std::convert::Infallible;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use http_body_util::Full;
 use hyper::Method;
@@ -22,7 +21,6 @@ use hyper::Response;
 use hyper::StatusCode;
 use hyper::body::Bytes;
 use hyper::body::Incoming;
-use hyper::header::ACCEPT;
 use hyper::header::ALLOW;
 use hyper::header::CONTENT_TYPE;
 use hyper::header::HeaderMap;
@@ -39,14 +37,13 @@ use tokio::task::JoinSet;
 
 use super::ACCEPT_REST;
 use super::context::Context;
-use super::context::InForce;
-use super::context::time_of_day;
 use super::listener::BindError;
 use super::report_counted;
-use crate::metrics;
 use access::Denied;
 use page::Page;
 use page::Shown;
+use scrape::Format;
+use scrape::scrape;
 
 /// More connections at once than any number of scrapers needs; further ones are closed.
 const MAX_CONNECTIONS: usize = 64;
@@ -58,8 +55,6 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const CONNECTION_TIME: Duration = Duration::from_secs(30);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const OPEN_METRICS: HeaderValue = HeaderValue::from_static(metrics::OPEN_METRICS_FORMAT);
-const PROMETHEUS: HeaderValue = HeaderValue::from_static(prometheus::TEXT_FORMAT);
 
 /// The HTTP listener.
 #[derive(Debug)]
@@ -134,13 +129,11 @@ async fn respond(request: &Request<Incoming>, visit: Visit, context: &Arc<Contex
     }
     match request.uri().path() {
         "/metrics" => {
-            count(context);
-            if asks_for_open_metrics(request) {
-                return response(StatusCode::OK, OPEN_METRICS, context.metrics.encode_open(now(), time_of_day()));
-            }
-            match context.metrics.encode() {
-                Ok(text) => response(StatusCode::OK, PROMETHEUS, text),
-                Err(error) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+            let (work, format) = (Arc::clone(context), Format::wanted(request));
+            match make(&context.scrapes, move || scrape(&work, format)).await {
+                Ok(Ok(text)) => response(StatusCode::OK, format.content_type(), text),
+                Ok(Err(error)) => response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
+                Err(panic) => own_up(&panic, "in /metrics", context),
             }
         }
         "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
@@ -173,12 +166,14 @@ async fn show(page: Page, request: &Request<Incoming>, visit: Visit, context: &A
             }
             shown
         }
-        Err(panic) => {
-            context.metrics.internal_error();
-            tracing::error!(%panic, "a bug was met on the status page; please report this");
-            response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug was met; the log has more\n".to_owned())
-        }
+        Err(panic) => own_up(&panic, "on the status page", context),
     }
+}
+
+fn own_up(panic: &JoinError, place: &str, context: &Context) -> Response<Full<Bytes>> {
+    context.metrics.internal_error();
+    tracing::error!(%panic, "a bug was met {place}; please report this");
+    response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "a bug was met; the log has more\n".to_owned())
 }
 
 /// Makes a page once there is room. Whoever goes away meanwhile has it made all the same, so its place is taken until then.
@@ -246,31 +241,6 @@ fn send_away(denied: Denied, visit: Visit, context: &Context) -> Response<Full<B
     answer
 }
 
-/// What is counted elsewhere.
-fn count(context: &Context) {
-    let (metrics, in_force) = (&context.metrics, context.in_force());
-    let InForce { policy, lookups, series, .. } = &*in_force;
-    metrics.log_dropped(context.lost_lines.load(Ordering::Relaxed));
-    metrics.session_memory(context.kept.octets());
-    lookups.sweep_limits();
-    for counter in 0..policy.counters().len() {
-        let stats = lookups.limit_stats(counter);
-        series.limit_keys(counter, stats.keys, stats.limited, stats.blocked, stats.evictions);
-        let fullness = lookups.limit_fullness(counter);
-        series.limit_fullness(counter, &fullness.counts, fullness.sum as f64 / 1000.0);
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the server reads the clock, so that the core need not")]
-fn now() -> Instant {
-    Instant::now()
-}
-
-fn asks_for_open_metrics(request: &Request<Incoming>) -> bool {
-    let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|accept| accept.to_str().ok());
-    metrics::wants_open_metrics(&accepted.collect::<Vec<_>>().join(","))
-}
-
 fn response(status: StatusCode, content_type: HeaderValue, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
@@ -289,7 +259,7 @@ mod tests {
     /// Two modules that do not know each other.
     #[test]
     fn the_histogram_of_fullness_has_the_bounds_that_are_counted() {
-        assert_eq!(crate::lookup::FULLNESS_BOUNDS.map(|bound| bound as f64 / 1000.0), metrics::FULLNESS);
+        assert_eq!(crate::lookup::FULLNESS_BOUNDS.map(|bound| bound as f64 / 1000.0), crate::metrics::FULLNESS);
     }
 
     /// A client that asks, goes, and asks again does not have more of them made at once.

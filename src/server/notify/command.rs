@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -30,8 +31,11 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Runs it to its end, which must be with 0 and in time; else it is killed, with all that it started.
 pub(super) async fn run(program: &Path, arguments: &[String], event: &Event, timeout: Duration) -> Result<(), Failure> {
-    let mut child = command(program, arguments, event)
-        .spawn()
+    let mut command = command(program, arguments, event);
+    // Where a disk that sleeps, or a process with much memory, keeps no session waiting.
+    let started = tokio::task::spawn_blocking(move || command.spawn()).await;
+    let mut child = started
+        .unwrap_or_else(|panic| Err(io::Error::other(panic)))
         .map_err(|error| Failure::lasting(format!("cannot run {}: {error}", program.display())))?;
     let mut group = Group::of(&child);
     let (mut out, mut err) = (Vec::new(), Vec::new());
