@@ -1,5 +1,9 @@
 //! Addresses and domain names as they arrive from clients, made comparable.
 
+use std::borrow::Cow;
+
+use memchr::memrchr;
+
 use super::mailbox;
 
 /// An address of the envelope: the argument of MAIL or RCPT as the MTA understands it.
@@ -19,11 +23,11 @@ impl Address {
     /// Reads what the MTA sent, however odd: bytes that are not UTF-8 become U+FFFD.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(bytes.trim_ascii());
+        let text = lossy(bytes.trim_ascii());
         match mailbox::read(&text) {
             Some(mailbox) => {
                 let name = Name::new(&mailbox);
-                let at = if name.folded().ends_with('"') { None } else { name.folded().rfind('@') };
+                let at = if name.folded().ends_with('"') { None } else { memrchr(b'@', name.folded().as_bytes()) };
                 Self { name, at, malformed: false }
             }
             None => {
@@ -106,7 +110,7 @@ impl Name {
     /// A host or HELO name: a trailing dot and blanks around it are dropped.
     #[must_use]
     pub fn of_host(bytes: &[u8]) -> Self {
-        let text = String::from_utf8_lossy(bytes.trim_ascii());
+        let text = lossy(bytes.trim_ascii());
         Self::new(text.strip_suffix('.').unwrap_or(&text))
     }
 
@@ -121,6 +125,11 @@ impl Name {
     pub fn folded(&self) -> &str {
         self.folded.as_ref().unwrap_or(&self.written)
     }
+}
+
+/// As `String::from_utf8_lossy`, which goes through all of what is fine, too.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 #[cfg(test)]
