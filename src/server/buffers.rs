@@ -50,9 +50,21 @@ impl Buffers {
     }
 }
 
+impl Lent<'_> {
+    /// Gives back the place to read to, and keeps only the answers: for who has to wait before they are whole.
+    pub(super) fn keep_output(&mut self) {
+        let output = BytesMut::from(&*self.buffer.output);
+        let buffer = std::mem::replace(&mut self.buffer, Buffer { input: Box::default(), output });
+        drop(Self { buffer, owner: self.owner });
+    }
+}
+
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.input.is_empty() {
+            return;
+        }
         buffer.output.clear();
         // One that grew, or of which a part went, is not what the next one needs.
         if buffer.output.capacity() != OUTPUT {
@@ -79,6 +91,19 @@ mod tests {
         let second = buffers.lend();
         assert_eq!(second.buffer.input.as_ptr(), at);
         assert_eq!((second.buffer.output.len(), second.buffer.output.capacity()), (0, OUTPUT));
+    }
+
+    #[test]
+    fn who_waits_keeps_no_more_than_the_answers() {
+        let buffers = Buffers::default();
+        let mut first = buffers.lend();
+        first.buffer.output.extend_from_slice(b"x");
+        first.keep_output();
+        assert_eq!(buffers.free().len(), 1);
+        assert_eq!((&*first.buffer.output, first.buffer.input.len()), (&b"x"[..], 0));
+        drop(first);
+        assert_eq!(buffers.free().len(), 1, "it has been given back before");
+        assert!(buffers.lend().buffer.output.is_empty());
     }
 
     #[test]

@@ -183,6 +183,12 @@ impl Session {
         &self.policy
     }
 
+    /// Whether a body may come in any pieces: each is only counted, and none is answered.
+    #[must_use]
+    pub fn takes_any_piece_of_a_body(&self) -> bool {
+        self.taken.is_some_and(|taken| taken.steps.contains(Steps::NO_REPLY_BODY))
+    }
+
     /// Whether a message is on its way.
     #[must_use]
     pub const fn has_message(&self) -> bool {

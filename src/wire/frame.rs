@@ -41,6 +41,16 @@ impl<'a> Frame<'a> {
         Ok(Some((Self { code, data }, prefix.len() + length)))
     }
 
+    /// The first frame of `bytes` as far as it has come, where [`Frame::split`] needs more, and how many bytes are missing.
+    /// `None`: not even its letter is there.
+    #[must_use]
+    pub fn begun(bytes: &'a [u8]) -> Option<(Self, usize)> {
+        let (prefix, rest) = bytes.split_first_chunk::<4>()?;
+        let (&code, data) = rest.split_first()?;
+        let missing = (u32::from_be_bytes(*prefix) as usize).checked_sub(rest.len())?;
+        Some((Self { code, data }, missing))
+    }
+
     /// Appends a frame whose data `write` produces; the length is filled in afterwards.
     pub fn write(out: &mut BytesMut, code: u8, write: impl FnOnce(&mut BytesMut)) {
         let start = out.len();

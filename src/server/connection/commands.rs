@@ -38,7 +38,9 @@ pub(super) enum Progress {
 impl<L: Lookup> Connection<'_, L> {
     /// Handles every whole frame, or those up to a question that takes its time.
     pub(super) fn handle_all(&mut self, burst: &mut Burst<'_>) -> Result<Progress, Ended> {
-        while let Some((command, length, output)) = self.next(burst)? {
+        while let Some((frame, length, output)) = self.next(burst)? {
+            journal::received(&self.session, frame);
+            let command = Command::decode(frame)?;
             let answered = output.len();
             let begun = catch_unwind(AssertUnwindSafe(|| self.begin(command, output)));
             let open = match begun {
@@ -58,9 +60,10 @@ impl<L: Lookup> Connection<'_, L> {
     /// Goes on with the command that asked this, and then with all others; false once the conversation is over.
     pub(super) async fn handle_slowly(&mut self, mut query: Query, burst: &mut Burst<'_>) -> Result<bool, Ended> {
         loop {
-            let Some((command, length, output)) = self.next(burst)? else {
+            let Some((frame, length, output)) = self.next(burst)? else {
                 return Ok(true);
             };
+            let command = Command::decode(frame)?;
             let answered = output.len();
             let looked_up = AssertUnwindSafe(self.look_up(query, output)).catch_unwind().await;
             let open = match looked_up {
@@ -78,18 +81,33 @@ impl<L: Lookup> Connection<'_, L> {
         }
     }
 
-    /// The next command, how long its frame is, and where its answer goes; `None` if no whole frame is left.
-    fn next<'b>(&self, burst: &'b mut Burst<'_>) -> Result<Option<(Command<'b>, usize, &'b mut BytesMut)>, Ended> {
+    /// The next frame, how many bytes it takes, and where its answer goes; `None` if there is no whole one left.
+    fn next<'b>(&mut self, burst: &'b mut Burst<'_>) -> Result<Option<(Frame<'b>, usize, &'b mut BytesMut)>, Ended> {
         let Buffer { input, output } = &mut burst.lent.buffer;
-        let arrived =
-            if burst.partial.is_empty() { input.get(..burst.length).unwrap_or_default() } else { &burst.partial };
-        let rest = arrived.get(burst.taken..).unwrap_or_default();
-        let Some((frame, length)) = Frame::split(rest)? else {
+        let arrived = if burst.partial.is_empty() { input.get(..burst.length) } else { Some(&*burst.partial) };
+        let rest = arrived.and_then(|arrived| arrived.get(burst.taken..)).unwrap_or_default();
+        let found = if self.body_left > 0 { self.more_of_body(rest) } else { Frame::split(rest)? };
+        let Some((frame, length)) = found.or_else(|| self.begin_body(rest)) else {
             self.check_greeting(rest)?;
             return Ok(None);
         };
-        journal::received(&self.session, frame);
-        Ok(Some((Command::decode(frame)?, length, output)))
+        Ok(Some((frame, length, output)))
+    }
+
+    /// What there is of a piece of a body that has not come whole, where that is enough: it need not be kept, nor copied.
+    fn begin_body<'b>(&mut self, rest: &'b [u8]) -> Option<(Frame<'b>, usize)> {
+        let (frame, missing) = Frame::begun(rest).filter(|(frame, _)| frame.code == b'B')?;
+        if self.body_left > 0 || !self.session.takes_any_piece_of_a_body() {
+            return None;
+        }
+        self.body_left = missing;
+        Some((frame, rest.len()))
+    }
+
+    fn more_of_body<'b>(&mut self, rest: &'b [u8]) -> Option<(Frame<'b>, usize)> {
+        let data = rest.get(..self.body_left).unwrap_or(rest);
+        self.body_left -= data.len();
+        (!data.is_empty()).then_some((Frame { code: b'B', data }, data.len()))
     }
 
     /// Nobody makes us keep much before it is known to be an MTA.

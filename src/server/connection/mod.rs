@@ -75,6 +75,7 @@ pub(super) fn drive<'a, L: Lookup + 'a>(
         context,
         traffic,
         partial: BytesMut::new(),
+        body_left: 0,
         negotiated: false,
         share: Share::new(&context.kept),
         woken: Instant::now(),
@@ -98,6 +99,8 @@ struct Connection<'a, L> {
     traffic: Option<&'a Traffic>,
     /// The beginning of a frame whose end has not come.
     partial: BytesMut,
+    /// How much is still to come of a piece of a body of which the beginning is handled.
+    body_left: usize,
     negotiated: bool,
     share: Share<'a>,
     /// When the latest packets came.
@@ -146,7 +149,8 @@ impl<'a, L: Lookup> Connection<'a, L> {
         // Fires no later than patience ends. Made anew for each read, a timer would cost about as much as the read.
         let mut alarm = pin!(sleep_until(greeting_ends));
         loop {
-            let patience_ends = match (self.negotiated, self.partial.is_empty()) {
+            let is_between_frames = self.partial.is_empty() && self.body_left == 0;
+            let patience_ends = match (self.negotiated, is_between_frames) {
                 (false, _) => greeting_ends,
                 (true, false) => self.woken + FRAME_TIME,
                 (true, true) => self.woken + IDLE_TIME,
@@ -154,7 +158,7 @@ impl<'a, L: Lookup> Connection<'a, L> {
             if patience_ends < alarm.deadline() {
                 alarm.as_mut().reset(patience_ends);
             }
-            let at_rest = !self.session.has_message() && self.partial.is_empty();
+            let at_rest = !self.session.has_message() && is_between_frames;
             let arrived = loop {
                 tokio::select! {
                     biased;
@@ -200,7 +204,7 @@ impl<'a, L: Lookup> Connection<'a, L> {
         let partial = std::mem::take(&mut self.partial);
         let mut burst = Burst { lent, length, partial, taken: 0 };
         match self.handle_all(&mut burst) {
-            Ok(Progress::Asks(query)) => Ok(Taken::Asks(burst, query)),
+            Ok(Progress::Asks(query)) => Ok(Taken::Asks(burst.without_room(), query)),
             Ok(Progress::Done(open)) => self.send(burst, Ok(open)),
             Err(ended) => self.send(burst, Err(ended)),
         }
@@ -325,6 +329,18 @@ fn missing(partial: &[u8]) -> usize {
     match partial.first_chunk::<4>() {
         Some(length) => (length.len() + u32::from_be_bytes(*length) as usize).saturating_sub(partial.len()),
         None => 4 - partial.len(),
+    }
+}
+
+impl Burst<'_> {
+    /// The same with what is still to be handled in a place of its own: many may wait at once.
+    fn without_room(mut self) -> Self {
+        if self.partial.is_empty() {
+            let rest = self.lent.buffer.input.get(self.taken..self.length).unwrap_or_default();
+            (self.partial, self.taken) = (rest.into(), 0);
+        }
+        self.lent.keep_output();
+        self
     }
 }
 

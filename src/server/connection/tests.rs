@@ -179,6 +179,7 @@ async fn hears<'a>(context: &'a Context, in_force: &'a InForce, said: &[&[u8]]) 
         context,
         traffic: None,
         partial: BytesMut::new(),
+        body_left: 0,
         negotiated: false,
         share: Share::new(&context.kept),
         woken: Instant::now(),
