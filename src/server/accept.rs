@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -41,23 +42,23 @@ pub(super) async fn accept(
 ) {
     let mut sessions = JoinSet::new();
     let mut stopping = context.stopping.subscribe();
+    let mut stops = pin!(stopping.wait_for(Option::is_some));
+    let bound = max_sessions.clone();
+    let mut closes = pin!(async { while max_sessions.changed().await.is_ok() {} });
     let here = Arc::new(AtomicUsize::new(0));
     let mut spare = Spare::new();
-    loop {
+    let is_stopping = loop {
         let accepted = tokio::select! {
             biased;
-            _ = stopping.wait_for(Option::is_some) => break,
-            changed = max_sessions.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => break,
-            },
+            _ = &mut stops => break true,
+            () = &mut closes => break false,
             Some(ended) = sessions.join_next(), if !sessions.is_empty() => {
                 report(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
         };
-        let most = *max_sessions.borrow();
+        let most = *bound.borrow();
         match accepted {
             Ok((socket, peer)) => match Active::new(&context, &traffic, &here, most) {
                 Some(active) => _ = sessions.spawn(serve(socket, peer, active)),
@@ -80,12 +81,14 @@ pub(super) async fn accept(
                 }
             }
         }
-    }
+    };
     drop(listener);
-    // A listener that is no more listened on has all the time until the server stops.
-    tokio::select! {
-        () = finish(&mut sessions) => return,
-        _ = stopping.wait_for(Option::is_some) => {}
+    if !is_stopping {
+        // A listener that is no more listened on has all the time until the server stops.
+        tokio::select! {
+            () = finish(&mut sessions) => return,
+            _ = &mut stops => {}
+        }
     }
     let drain = context.in_force().config.server.drain;
     if timeout(drain, finish(&mut sessions)).await.is_err() {
