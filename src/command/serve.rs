@@ -48,6 +48,10 @@ use crate::log::Log;
 /// How long a look-up that hangs may hold up the end.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 
+/// How many connections are looked for at once, and served before the next look. A worker has a queue for 256; what does not fit
+/// goes to one that is looked at seldom, and of thousands that are ready together some would wait several times as long as others.
+const AT_ONCE: u32 = 61;
+
 pub(crate) fn serve(named: Option<PathBuf>, log_level: Option<&str>, user: Option<&str>) -> ExitCode {
     let path = configuration_path(named.clone(), Path::new(DEFAULT_PATH));
     let (config, policy) = match read(server::load(path.as_deref()), path.as_deref(), "; nothing was started") {
@@ -90,7 +94,13 @@ fn start_runtime(workers: usize) -> io::Result<Runtime> {
         let name = if started.fetch_add(1, Ordering::Relaxed) < workers { "worker" } else { "blocking" };
         name.to_owned()
     };
-    Builder::new_multi_thread().worker_threads(workers).thread_name_fn(name).enable_all().build()
+    Builder::new_multi_thread()
+        .worker_threads(workers)
+        .event_interval(AT_ONCE)
+        .max_io_events_per_tick(AT_ONCE as usize)
+        .thread_name_fn(name)
+        .enable_all()
+        .build()
 }
 
 /// Reads the configuration again, for a reload: one that was missing at the start may be there by now.
