@@ -53,8 +53,8 @@ struct Arguments {
     #[arg(long)]
     list: bool,
     /// How often each server has its turn.
-    #[arg(long, default_value_t = 5)]
-    rounds: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// How long each turn is.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -112,13 +112,17 @@ fn measure(arguments: &Arguments) -> Result<(), String> {
     let chosen = choose(&arguments.scenarios)?;
     let time = Duration::try_from_secs_f64(arguments.seconds).map_err(|error| format!("--seconds: {error}"))?;
     let until = Until { time, messages: arguments.messages };
-    let turns = Turns { rounds: arguments.rounds.max(1), until, is_silent: false };
+    let turns = Turns { rounds: arguments.rounds.into(), until, is_silent: false };
     run(&chosen, turns, arguments.json)
 }
 
 fn choose(names: &[String]) -> Result<Vec<&'static Scenario>, String> {
     if names.is_empty() {
         return Ok(scenario::ALL.iter().collect());
+    }
+    if let Some(name) = names.iter().enumerate().find_map(|(at, name)| names.iter().take(at).find(|same| *same == name))
+    {
+        return Err(format!("`{name}` is named twice"));
     }
     let find = |name: &String| {
         let found = scenario::ALL.iter().find(|scenario| scenario.name == name);

@@ -153,7 +153,8 @@ impl fmt::Display for Row {
         match &self.against {
             Some((other, ratios)) => {
                 let (least, most) = ratios.iter().fold((f64::MAX, f64::MIN), |(a, b), r| (a.min(*r), b.max(*r)));
-                write!(f, " {} | {:.2} | {least:.2}..{most:.2} |", Figure(*other), self.judged())?;
+                let digits = if self.target.is_some() { 3 } else { 2 };
+                write!(f, " {} | {:.digits$} | {least:.2}..{most:.2} |", Figure(*other), self.judged())?;
             }
             None => write!(f, " | | |")?,
         }

@@ -14,7 +14,7 @@ use crate::server::FULL_OFFER;
 use crate::server::Server;
 
 pub(crate) fn run(setting: &Setting<'_>) -> Result<Vec<Report>, String> {
-    Ok(vec![rules(setting)?, lists(setting)?, loads(setting)?])
+    Ok(vec![rules(setting)?, lists(setting)?, workers(setting)?, loads(setting)?])
 }
 
 fn rules(setting: &Setting<'_>) -> Result<Report, String> {
@@ -22,9 +22,9 @@ fn rules(setting: &Setting<'_>) -> Result<Report, String> {
     report
         .note("CPU per message, µs; each rule is about a client, a sender or a recipient that is none of the load's.");
     let sizes = [10, 100, 1000, 10_000];
-    let texts = sizes.map(|size| policies::many_rules(setting.scaled(size)));
+    let policies = sizes.map(|size| (policies::many_rules(setting.scaled(size)), String::new()));
     let limit = |size| (size == 1000).then_some(Target::AtMost(2.0));
-    against_first(setting, &mut report, &sizes.map(|size| (format!("{size} rules"), limit(size))), &texts)?;
+    against_first(setting, &mut report, &sizes.map(|size| (format!("{size} rules"), limit(size))), &policies)?;
     Ok(report)
 }
 
@@ -33,23 +33,33 @@ fn lists(setting: &Setting<'_>) -> Result<Report, String> {
     report.note("CPU per message, µs; the README's rules, and a list of networks that is asked for every client.");
     let sizes = [1000, 100_000, 1_000_000];
     let readme = policies::readme()?;
-    let texts = sizes.map(|size| format!("{readme}\n{}", policies::networks(setting.scaled(size))));
-    against_first(setting, &mut report, &sizes.map(|size| (format!("{size} entries"), None)), &texts)?;
+    let policies = sizes.map(|size| (format!("{readme}\n{}", policies::networks(setting.scaled(size))), String::new()));
+    against_first(setting, &mut report, &sizes.map(|size| (format!("{size} entries"), None)), &policies)?;
     Ok(report)
 }
 
-/// One Postward for each policy, all by turns; ratios are those to the first.
+fn workers(setting: &Setting<'_>) -> Result<Report, String> {
+    let mut report = Report::new("growth with workers", "1 worker");
+    report.note("CPU per message, µs; the README's rules, server.workers.");
+    let sizes = [1, 2, 4];
+    let readme = policies::readme()?;
+    let policies = sizes.map(|size| (readme.clone(), format!("workers = {size}")));
+    against_first(setting, &mut report, &sizes.map(|size| (format!("{size} workers"), None)), &policies)?;
+    Ok(report)
+}
+
+/// One Postward for each policy, with these settings of the server, all by turns; ratios are those to the first.
 fn against_first(
     setting: &Setting<'_>,
     report: &mut Report,
     names: &[(String, Option<Target>)],
-    texts: &[String],
+    policies: &[(String, String)],
 ) -> Result<(), String> {
-    let start = |text: &String| {
+    let start = |(rules, settings): &(String, String)| {
         let endpoint = Endpoint::any_port();
-        Server::postward(setting.folder, &policies::serving(text, &endpoint, ""), endpoint)
+        Server::postward(setting.folder, &policies::serving(rules, &endpoint, settings), endpoint)
     };
-    let servers = texts.iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    let servers = policies.iter().map(start).collect::<Result<Vec<_>, _>>()?;
     let load = Load::usual(setting.scaled(50));
     let contenders: Vec<_> = servers.iter().map(|server| Contender { server, load: load.clone() }).collect();
     let outcomes = by_turns(&contenders, setting.turns)?;
