@@ -1,4 +1,5 @@
-//! How much all sessions together keep of what MTAs send: envelopes, and packets that have not come whole.
+//! How much all sessions together keep of what MTAs send: envelopes, packets that have not come whole, and what waits for a
+//! look-up or for the MTA to read.
 //!
 //! One session has its bounds (a frame, the recipients of a message); thousands that reach them are more than a host has. A
 //! session that keeps more than usual while all together keep too much is closed, and its MTA takes its default action.

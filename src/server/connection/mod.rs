@@ -17,7 +17,6 @@ use std::task::Poll;
 use std::task::ready;
 use std::time::Duration;
 
-use bytes::Buf as _;
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use tokio::sync::watch;
@@ -204,7 +203,7 @@ impl<'a, L: Lookup> Connection<'a, L> {
         let partial = std::mem::take(&mut self.partial);
         let mut burst = Burst { lent, length, partial, taken: 0 };
         match self.handle_all(&mut burst) {
-            Ok(Progress::Asks(query)) => Ok(Taken::Asks(burst.without_room(), query)),
+            Ok(Progress::Asks(query)) => self.wait(burst.without_room(), query),
             Ok(Progress::Done(open)) => self.send(burst, Ok(open)),
             Err(ended) => self.send(burst, Err(ended)),
         }
@@ -214,15 +213,33 @@ impl<'a, L: Lookup> Connection<'a, L> {
     fn send(&mut self, mut burst: Burst<'a>, handled: Result<bool, Ended>) -> Result<Taken<'a>, Ended> {
         self.keep(&mut burst);
         if let Some(unsent) = self.flush(burst.lent)? {
+            self.check_room(unsent.capacity())?;
             return Ok(Taken::Unsent(unsent, handled));
         }
-        self.check_room(handled?)
+        self.finish_burst(handled)
     }
 
-    fn check_room(&mut self, open: bool) -> Result<Taken<'a>, Ended> {
-        let kept = self.session.octets() + self.partial.capacity();
-        let has_room = !open || self.share.keep(kept, self.in_force.config.server.max_memory);
-        if has_room { Ok(Taken::Whole(open)) } else { Err(Ended::NoRoom) }
+    fn finish_burst(&mut self, handled: Result<bool, Ended>) -> Result<Taken<'a>, Ended> {
+        let open = handled?;
+        if open {
+            self.check_room(0)?;
+        }
+        Ok(Taken::Whole(open))
+    }
+
+    /// Sees that there is room for a burst until its question is answered.
+    fn wait(&mut self, burst: Burst<'a>, query: Query) -> Result<Taken<'a>, Ended> {
+        match self.check_room(burst.partial.capacity() + burst.lent.buffer.output.capacity()) {
+            Ok(()) => Ok(Taken::Asks(burst, query)),
+            Err(ended) => self.send(burst, Err(ended)),
+        }
+    }
+
+    /// Sees that there is room for what is kept, and for so much that waits.
+    fn check_room(&mut self, waiting: usize) -> Result<(), Ended> {
+        let kept = self.session.octets() + self.partial.capacity() + waiting;
+        let has_room = self.share.keep(kept, self.in_force.config.server.max_memory);
+        if has_room { Ok(()) } else { Err(Ended::NoRoom) }
     }
 
     /// Goes on with what takes its time; false once the conversation is over.
@@ -241,7 +258,7 @@ impl<'a, L: Lookup> Connection<'a, L> {
                     }
                     Taken::Unsent(unsent, handled) => {
                         self.flush_slowly(unsent).await?;
-                        self.check_room(handled?)?
+                        self.finish_burst(handled)?
                     }
                     Taken::Whole(open) => return Ok(open),
                 };
@@ -254,8 +271,9 @@ impl<'a, L: Lookup> Connection<'a, L> {
         let mut partial = std::mem::take(&mut burst.partial);
         if partial.is_empty() {
             partial.extend_from_slice(burst.lent.buffer.input.get(burst.taken..burst.length).unwrap_or_default());
-        } else {
-            partial.advance(burst.taken);
+        } else if burst.taken > 0 {
+            // Elsewhere: room before what is left would be kept, too, and nobody would count it.
+            partial = partial.get(burst.taken..).unwrap_or_default().into();
         }
         if !partial.is_empty() {
             partial.reserve(missing(&partial).clamp(1, MAX_RESERVE));

@@ -1,3 +1,5 @@
+mod pieces;
+
 use std::sync::Arc;
 
 use tokio::io::AsyncReadExt as _;
@@ -225,6 +227,40 @@ async fn all_that_an_mta_makes_us_keep_is_counted() {
     for length in 0..=said.len() {
         let octets = hears(&context, &in_force, &said[..length]).await.0.session.octets();
         assert!(octets >= length * long.len(), "{length}: {octets}");
+    }
+}
+
+/// Of a long frame nothing is kept once it is handled, however little of the next one has come.
+#[tokio::test]
+async fn what_is_handled_is_not_kept() {
+    let context = context("");
+    let in_force = context.in_force();
+    let long = [&b"H"[..], &[b'x'; 1 << 19], b"\0"].concat();
+    let (mut connection, _) = hears(&context, &in_force, &[]).await;
+    let mut partial = BytesMut::from(&*pieces::frames(&[&long]));
+    let taken = partial.len();
+    partial.extend_from_slice(b"\0\0");
+    let lent = context.buffers.lend();
+    connection.keep(&mut Burst { lent, length: 2, partial, taken });
+    assert_eq!(connection.partial, &b"\0\0"[..]);
+    assert!(!connection.partial.try_reclaim(1 << 19));
+}
+
+/// Who waits for a look-up with much behind it keeps that.
+#[tokio::test]
+async fn what_waits_for_a_look_up_is_counted() {
+    let context = context("[server]\nmax_memory = \"16 MiB\"");
+    let in_force = context.in_force();
+    let behind = pieces::frames(&[b"M<a@b>\0", &[&b"L"[..], &[b'x'; 66_000], b"\0\0"].concat()]);
+    let mut others = Share::new(&context.kept);
+    for (octets, has_room) in [(8 << 20, true), (16 << 20, false)] {
+        assert!(others.keep(octets, usize::MAX));
+        let (mut connection, _) = hears(&context, &in_force, &[]).await;
+        let mut lent = context.buffers.lend();
+        lent.buffer.input[..behind.len()].copy_from_slice(&behind);
+        let taken = connection.take_in(lent, behind.len());
+        assert_eq!(matches!(taken, Ok(Taken::Asks(..))), has_room);
+        assert!(context.kept.octets() - octets >= 48 << 10, "{}", context.kept.octets());
     }
 }
 
