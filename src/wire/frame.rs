@@ -102,6 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn of_a_frame_that_has_begun_it_is_known_what_is_missing() {
+        let whole = [0, 0, 0, 3, b'B', b'a', b'b'];
+        for end in 0..5 {
+            assert_eq!(Frame::begun(&whole[..end]), None, "cut at {end}");
+        }
+        for (data, missing) in [(&b""[..], 2), (b"a", 1), (b"ab", 0)] {
+            assert_eq!(Frame::begun(&whole[..5 + data.len()]), Some((Frame { code: b'B', data }, missing)));
+        }
+        assert_eq!(Frame::begun(&[&whole[..], b"x"].concat()), None, "more than one");
+    }
+
+    #[test]
     fn the_next_frame_is_left_alone() {
         let two = [0, 0, 0, 1, b'A', 0, 0, 0, 1, b'Q'];
         assert_eq!(Frame::split(&two), Ok(Some((Frame { code: b'A', data: b"" }, 5))));

@@ -279,3 +279,48 @@ async fn wherever_a_bug_is_met_there_is_one_answer_and_nothing_is_held_twice() {
     let bugs = format!("postward_internal_errors_total {}\n", 6 * sound.asked);
     assert!(context.metrics.encode().unwrap().contains(&bugs));
 }
+
+/// A body that is handled as it comes is a frame all the same.
+#[tokio::test(start_paused = true)]
+async fn who_is_silent_within_a_body_is_not_waited_for_long() {
+    let context = context("[server]\non_error = \"accept\"\n[[rule]]\nname = \"big\"\nwhen.size = \"> 1 GiB\"");
+    let envelope = frames(&[b"Cmx\x004\0\x19192.0.2.1\0", b"M<a@b>\0", b"R<c@d>\0"]);
+    for (body, seconds) in [(&b"\0\0\0\x06Bfour"[..], 60), (b"\0\0\0\x05Bfour", 7210)] {
+        assert_eq!(lasts(&context, &[NEGOTIATION, &envelope, body].concat()).await, seconds);
+    }
+}
+
+/// The rest of the answers waits, and goes before those that come later.
+#[tokio::test]
+async fn an_mta_that_does_not_read_gets_every_answer_later_and_in_order() {
+    let context = policy();
+    let in_force = context.in_force();
+    let (mut connection, _) = hears(&context, &in_force, &[]).await;
+    let (mut mta, ours) = UnixStream::pair().unwrap();
+    connection.socket = Socket::Unix(ours);
+    connection.session = Session::new(Arc::clone(&in_force.policy), 1, Transport::Unix);
+    let mut said = [NEGOTIATION_OF_OLD, &frames(&[b"Cmx\x004\0\x19192.0.2.1\0", b"M<a@b>\0"])].concat();
+    let mut bodies = 0;
+    let unsent = loop {
+        let mut lent = context.buffers.lend();
+        lent.buffer.input[..said.len()].copy_from_slice(&said);
+        match connection.take_in(lent, said.len()).unwrap() {
+            unsent @ Taken::Unsent(..) => break unsent,
+            taken => assert!(connection.go_on(taken).await.unwrap()),
+        }
+        bodies += 10_000;
+        said = frames(&[&b"B"[..]; 10_000]);
+    };
+    let mut heard = vec![0; 5 * bodies];
+    let (open, read) = tokio::join!(connection.go_on(unsent), mta.read_exact(&mut heard));
+    assert!(open.unwrap() && read.unwrap() == 5 * bodies);
+    let lent = context.buffers.lend();
+    let refused = frames(&[b"R<trap@b>\0"]);
+    let mut burst = Burst { lent, length: refused.len(), partial: BytesMut::from(&*refused), taken: 0 };
+    assert!(matches!(connection.handle_all(&mut burst), Ok(Progress::Asks(_) | Progress::Done(true))));
+    connection.send(burst, Ok(true)).unwrap();
+    drop(connection);
+    mta.read_to_end(&mut heard).await.unwrap();
+    let at = heard.windows(5).position(|answer| answer == b"\0\0\0\x01c").unwrap();
+    assert!(heard[at..at + 5 * bodies].chunks(5).all(|answer| answer == b"\0\0\0\x01c"));
+}
