@@ -125,6 +125,7 @@ fn what_is_allowed_is_not_reported() {
         ("policy/judge.rs", "const RAW: &str = r#\"crate::server::\" async \"#;\nconst S: &'static str = \"\";"),
         ("policy/judge.rs", "#[cfg(test)]\nmod tests {\n    use super::*;\n    use proptest::prelude::*;\n}"),
         ("codes/tests.rs", "use super::*;"),
+        ("server/connection/tests/mod.rs", "use super::*;"),
         ("policy/compile/stage.rs", "use super::super::Policy;"),
         ("config/mod.rs", "pub(in crate::config) fn f() {}"),
     ];
@@ -182,7 +183,9 @@ fn check(file: &Path, text: &str) -> Vec<Violation> {
                 module.truncate(module.len() - usize::from(ends_module));
             }
             "use" => {
-                let is_test = file.ends_with("tests.rs") || module.len() > depth;
+                let is_test_file =
+                    file.ends_with("tests.rs") || file.parent().is_some_and(|folder| folder.ends_with("tests"));
+                let is_test = is_test_file || module.len() > depth;
                 checker.import(&tokens, at, last_use, is_test);
                 last_use = Some(token.line);
             }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::lookup::Shared;
+use crate::wire::Frame;
 
 /// Nearly every part of the protocol has a question to ask.
 const POLICY: &str = r#"
@@ -261,7 +262,7 @@ async fn wherever_a_bug_is_met_there_is_one_answer_and_nothing_is_held_twice() {
     let answers = |heard: &[u8]| {
         let mut rest = heard;
         std::iter::from_fn(|| {
-            let (_, length) = crate::wire::Frame::split(rest).unwrap()?;
+            let (_, length) = Frame::split(rest).unwrap()?;
             rest = &rest[length..];
             Some(())
         })
