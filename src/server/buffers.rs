@@ -6,14 +6,15 @@ use std::sync::PoisonError;
 
 use bytes::BytesMut;
 
-/// As much as is read at once: the longest frame of either MTA, a piece of a body of 65535 bytes, with its length and letter.
-const INPUT: usize = 68 << 10;
+/// As much as is read at once: several pieces of a body, of which both MTAs send at most 65535 bytes in a frame. Of a body of 5 MiB
+/// each read also costs an acknowledgement.
+const INPUT: usize = 256 << 10;
 
 /// Room for answers; most are a few bytes.
 const OUTPUT: usize = 4 << 10;
 
 /// How many are kept that nobody uses. More than there are threads are in use only where look-ups take their time.
-const MOST_KEPT: usize = 64;
+const MOST_KEPT: usize = 16;
 
 /// The buffers that nobody uses.
 #[derive(Debug, Default)]
