@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 
 use crate::support::Daemon;
 use crate::support::Instance;
@@ -98,6 +100,8 @@ pub(crate) struct Site {
     /// Shown when the test fails.
     rules: String,
     seen: Mutex<Seen>,
+    /// How many clients are connected.
+    clients: AtomicUsize,
     /// Where the part of the MTA's log begins that belongs to this policy.
     log_start: usize,
 }
@@ -124,8 +128,7 @@ impl Site {
     pub(crate) fn start_activated(mta: Mta, options: &[&str], rules: &str) -> Self {
         let config = config("", rules);
         let daemon = Daemon::start_activated(&config, &[("RUST_LOG", "info,postward=debug")]);
-        let mta = mta.start(daemon.milter(), options);
-        Self { daemon, mta, rules: rules.to_owned(), seen: Mutex::default(), log_start: 0 }
+        Self::asked_by(mta.start(daemon.milter(), options), daemon, rules)
     }
 
     /// With this text in `[server]`. An option `{milter}` stands for the daemon's endpoint.
@@ -134,8 +137,12 @@ impl Site {
         let daemon = Daemon::start_with(&config, &[("RUST_LOG", "info,postward=debug")]);
         let options: Vec<String> = options.iter().map(|option| option.replace("{milter}", daemon.milter())).collect();
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let mta = mta.start(daemon.milter(), &options);
-        Self { daemon, mta, rules: rules.to_owned(), seen: Mutex::default(), log_start: 0 }
+        Self::asked_by(mta.start(daemon.milter(), &options), daemon, rules)
+    }
+
+    fn asked_by(mta: Instance, daemon: Daemon, rules: &str) -> Self {
+        let rules = rules.to_owned();
+        Self { daemon, mta, rules, seen: Mutex::default(), clients: AtomicUsize::new(0), log_start: 0 }
     }
 
     /// Starts the daemon anew with other rules, and counts anew.
@@ -166,13 +173,12 @@ impl Site {
 
     /// A client that has just connected.
     pub(crate) fn stranger(&self) -> Client<'_> {
-        Client { site: self, smtp: Smtp::connect(self.mta.port()), open: None, logged_as: LOCALHOST.to_owned() }
+        self.with_client(Smtp::connect(self.mta.port()), LOCALHOST)
     }
 
     /// As `client`, over IPv6; the MTA needs `--ipv6`.
     pub(crate) fn client_over_ipv6(&self) -> Client<'_> {
-        let smtp = Smtp::connect_to("::1", self.mta.port());
-        let mut client = Client { site: self, smtp, open: None, logged_as: String::new() };
+        let mut client = self.with_client(Smtp::connect_to("::1", self.mta.port()), "");
         client.greeting().starts("220 ");
         client.ehlo("client.example.net");
         if self.is_postfix() {
@@ -181,6 +187,11 @@ impl Site {
             client.logged_as = line.split(' ').next_back().unwrap_or_default().to_owned();
         }
         client
+    }
+
+    fn with_client(&self, smtp: Smtp, logged_as: &str) -> Client<'_> {
+        self.clients.fetch_add(1, Ordering::Relaxed);
+        Client { site: self, smtp, open: None, logged_as: logged_as.to_owned() }
     }
 
     pub(crate) fn is_postfix(&self) -> bool {
@@ -476,8 +487,15 @@ impl Client<'_> {
         self.end_open();
     }
 
+    /// Returns when the daemon has heard of it: Postfix keeps an ABORT to itself until it has more to send, and says 221 first.
     pub(crate) fn quit(mut self) {
         assert_eq!(self.smtp.send("QUIT").code(), 221);
+        let site = self.site;
+        drop(self);
+        let open = || site.daemon.metrics().get("postward_connections_active", &[]);
+        wait_for("the session of a client that has gone to end", || {
+            (open() <= site.clients.load(Ordering::Relaxed) as f64).then_some(())
+        });
     }
 
     /// The server hangs up.
@@ -535,6 +553,7 @@ impl Client<'_> {
 impl Drop for Client<'_> {
     fn drop(&mut self) {
         self.end_open();
+        self.site.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
