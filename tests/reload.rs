@@ -302,10 +302,13 @@ fn a_thousand_reloads_under_load_drop_nothing_and_leak_nothing() {
     let policies: Vec<String> = (1..=7)
         .map(|amount| {
             let own = format!("[lists.own.limits]\n\"x@x.example\" = {{ messages = \"{amount}00000/hour\" }}\n");
-            with(&format!("{own}{REFUSE_A}{limit}{}", REFUSE_B.replace("\"b\"", &format!("\"b{amount}\""))))
+            let rules = format!("{own}{REFUSE_A}{limit}{}", REFUSE_B.replace("\"b\"", &format!("\"b{amount}\"")));
+            // Decisions are kept up to a number that is not reached here.
+            with(&rules).replace("http.listen", "http.decisions = 0\nhttp.listen")
         })
         .collect();
-    let daemon = Daemon::start(&policies[0]);
+    // Every thread that frees a policy has an arena of its own, whose size would hide what is lost.
+    let daemon = Daemon::start_with(&policies[0], &[("MALLOC_ARENA_MAX", "1")]);
     let (stop, sessions, refused) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let play = |endpoint: &str| {
         while !stop.load(Ordering::Relaxed) {
@@ -353,7 +356,7 @@ fn a_thousand_reloads_under_load_drop_nothing_and_leak_nothing() {
     // Only the rules of the policy in force have series, and no file is left open.
     assert_eq!(metrics.text().matches("postward_rule_matches_total{").count(), 3, "{}", metrics.text());
     assert!(open_files(&daemon) < 40, "{} open files", open_files(&daemon));
-    assert!(after < before + 8 * 1024, "it grew from {before} to {after} KiB in {} reloads", RELOADS - WARM_UP);
+    assert!(after < before + 2 * 1024, "it grew from {before} to {after} KiB in {} reloads", RELOADS - WARM_UP);
     println!("{reloads} reloads beside {sessions} sessions; {before} KiB after {WARM_UP}, {after} KiB in the end");
 }
 

@@ -454,8 +454,19 @@ impl Metrics {
         families.iter().flat_map(prometheus::proto::MetricFamily::get_metric).map(series).sum()
     }
 
-    fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+    /// Forgets the series of rules, limits and notifies that only policies had that are gone.
+    pub fn forget_gone(&self) {
         self.families.forget();
+    }
+
+    /// Of how many policies there are series.
+    #[cfg(test)]
+    pub(crate) fn policies(&self) -> usize {
+        self.families.policies()
+    }
+
+    fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.forget_gone();
         self.registry.gather()
     }
 

@@ -262,6 +262,11 @@ impl Families {
         live.notifiers = known;
     }
 
+    #[cfg(test)]
+    pub(super) fn policies(&self) -> usize {
+        self.live().policies.len()
+    }
+
     fn of_rule(&self, policy: &Policy, rule: (usize, &Rule)) -> Vec<MatchSeries> {
         let series = |action| {
             let labels = labels(policy, rule, action);

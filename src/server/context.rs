@@ -152,13 +152,15 @@ impl Context {
         self.metrics.reloaded(true, time_of_day());
     }
 
-    /// Frees the configurations that no session has any more. Lists may be long: not for a thread that serves.
+    /// Frees the configurations that no session has any more, and their series, scraped or not. Lists may be long: not for a
+    /// thread that serves.
     pub(super) fn free_retired(&self) {
         let mut retired = self.retired();
         let (used, unused) = retired.drain(..).partition(|retired| Arc::strong_count(retired) > 1);
         *retired = used;
         drop(retired);
         drop::<Vec<_>>(unused);
+        self.metrics.forget_gone();
     }
 
     fn retired(&self) -> MutexGuard<'_, Vec<Arc<InForce>>> {
@@ -219,9 +221,9 @@ mod tests {
 
     #[test]
     fn a_configuration_lasts_as_long_as_its_last_session() {
-        let context = context("");
+        let (context, another) = (context(""), context(""));
         let session = context.in_force();
-        let policy = Arc::clone(&session.policy);
+        let policy = Arc::clone(&another.in_force().policy);
         let (lookups, _) = session.lookups.succeed(Arc::clone(&policy));
         let notifier = Notifier::new(&[]);
         context.put_in_force(context.started.clone(), policy, lookups, Gate::closed(), notifier);
@@ -229,7 +231,9 @@ mod tests {
         context.free_retired();
         drop(session);
         assert_eq!(before.strong_count(), 1, "a session frees nothing");
+        assert_eq!(context.metrics.policies(), 2);
         context.free_retired();
         assert_eq!(before.strong_count(), 0);
+        assert_eq!(context.metrics.policies(), 1, "nothing waits for a scrape");
     }
 }
