@@ -439,7 +439,7 @@ impl Metrics {
     /// Everything as OpenMetrics, now, which is this time of day.
     #[must_use]
     pub fn encode_open(&self, now: Instant, time: SystemTime) -> String {
-        openmetrics::encode(&self.gather(), &self.exemplars, |at| time.checked_sub(now.saturating_duration_since(at)))
+        openmetrics::encode(&self.gather(), &self.exemplars, self.exemplars.time_of(now, time))
     }
 
     /// How many series there are.
