@@ -91,16 +91,19 @@ impl Log {
     }
 
     fn write_out(&self, mut sink: Sink) {
+        // Of two batches one fills while the other is written: room made anew for each costs more than the lines.
+        let mut batch = Batch::default();
         loop {
             let idle = |state: &mut State| state.waiting.is_empty();
             let state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
             let gathered = self.changed.wait_timeout_while(state, GATHER_TIME, |state| !state.hurry);
             let (mut state, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-            let batch = std::mem::take(&mut state.waiting);
+            std::mem::swap(&mut state.waiting, &mut batch);
             let lost_before = std::mem::take(&mut state.untold);
             state.writing = true;
             drop(state);
             let lost_now = sink.write(&batch);
+            batch.clear();
             self.lost.fetch_add(lost_now, Ordering::Relaxed);
             if lost_now > 0 {
                 // Nobody can be told before the lines flow again.

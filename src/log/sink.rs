@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long to wait for a reader if standard error was made not to block, which whoever shares it may do.
 const RETRY_TIME: Duration = Duration::from_millis(10);
 
+/// How much room is kept from one batch for the next, in bytes: some thousand lines.
+const MOST_KEPT: usize = 1 << 20;
+
 /// Where lines go.
 #[derive(Debug)]
 pub(super) enum Sink {
@@ -32,6 +35,15 @@ impl Batch {
     pub(super) fn push(&mut self, line: &[u8]) {
         self.bytes.extend_from_slice(line);
         self.ends.push(self.bytes.len());
+    }
+
+    /// Empty, with room for as much again; not if that was unusually much.
+    pub(super) fn clear(&mut self) {
+        if self.bytes.capacity() > MOST_KEPT {
+            *self = Self::default();
+        }
+        self.bytes.clear();
+        self.ends.clear();
     }
 
     pub(super) const fn len(&self) -> usize {
