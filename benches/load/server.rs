@@ -108,6 +108,11 @@ impl Server {
         Self::start_floor(answer, endpoint, &[])
     }
 
+    /// As `floor_beside`, over TCP, and it acknowledges at once what it does not answer.
+    pub(crate) fn prompt_floor_beside(other: &Self, offer: Offer) -> Result<Self, String> {
+        Self::prompt_floor(&negotiate(&other.endpoint, offer)?)
+    }
+
     /// A floor that acknowledges at once what it does not answer.
     pub(crate) fn prompt_floor(answer: &[u8]) -> Result<Self, String> {
         Self::start_floor(answer, Endpoint::any_port(), &[PROMPT])

@@ -9,6 +9,7 @@ use crate::report::Report;
 use crate::report::Targets;
 use crate::server::FULL_OFFER;
 use crate::server::STRICT_OFFER;
+use crate::server::Server;
 
 /// With an MTA that sends every step and waits for a reply to each.
 pub(crate) fn all(setting: &Setting<'_>) -> Result<Vec<Report>, String> {
@@ -20,12 +21,19 @@ pub(crate) fn all(setting: &Setting<'_>) -> Result<Vec<Report>, String> {
     Ok(vec![report])
 }
 
-/// 5 MiB, all of which is counted.
+/// 5 MiB, all of which is counted; beside a floor that acknowledges what it reads at once, as Postward does for real MTAs, and
+/// beside one that leaves that to the kernel.
 pub(crate) fn big_bodies(setting: &Setting<'_>) -> Result<Vec<Report>, String> {
     let rules = format!("{}\n{}", policies::readme()?, policies::TRUE_SIZE);
-    let [postward, floor] = beside_floor(setting, &rules, FULL_OFFER)?;
+    let [postward, silent] = beside_floor(setting, &rules, FULL_OFFER)?;
+    let prompt = Server::prompt_floor_beside(&postward, FULL_OFFER)?;
     let load = Load::of(setting.scaled(10), 1, 5 << 20);
-    let mut report = Report::new("big-bodies", "floor");
-    report.loads(&pairs(&postward, &floor, &load, setting.turns)?, &Targets::cpu(1.2));
-    Ok(vec![report])
+    let mut reports = Vec::new();
+    for (name, floor, targets) in [("prompt floor", &prompt, Targets::cpu(1.2)), ("floor", &silent, Targets::default())]
+    {
+        let mut report = Report::new("big-bodies", name);
+        report.loads(&pairs(&postward, floor, &load, setting.turns)?, &targets);
+        reports.push(report);
+    }
+    Ok(reports)
 }
