@@ -361,7 +361,7 @@ fn threads(daemon: &Daemon) -> Vec<String> {
 #[test]
 fn so_many_threads_serve_as_the_configuration_says() {
     let cpus = std::thread::available_parallelism().unwrap().get();
-    for (line, workers) in [("server.workers = 3", 3), ("", (cpus / 4).max(1))] {
+    for (line, workers) in [(format!("server.workers = {}", cpus + 1), cpus + 1), (String::new(), (cpus / 4).max(1))] {
         // Which the library that serves would go by.
         let daemon = Daemon::start_with(&format!("{CONFIG}\n{line}\n"), &[("TOKIO_WORKER_THREADS", "7")]);
         let named = |name: &str| threads(&daemon).iter().filter(|thread| *thread == name).count();
@@ -369,10 +369,12 @@ fn so_many_threads_serve_as_the_configuration_says() {
         let are_there = || (named("postward") == 1 && named("worker") == workers).then_some(());
         wait_for("threads to serve", are_there);
         assert!(daemon.log().contains(&format!(" workers={workers}\n")), "{}", daemon.log());
+        let warning = format!("server.workers is {workers}, more than the CPUs that this process may use ({cpus})");
+        assert_eq!(daemon.log().contains(&warning), workers > cpus, "{}", daemon.log());
         // Whatever waits for files has threads that are not counted among them.
         let metrics = daemon.metrics();
         let series = "postward_worker_busy_seconds_total";
-        let counted = (0..8).filter(|worker| metrics.has(series, &[("worker", &worker.to_string())])).count();
+        let counted = (0..cpus + 2).filter(|worker| metrics.has(series, &[("worker", &worker.to_string())])).count();
         assert_eq!(counted, workers);
         assert!(metrics.get(series, &[]) > 0.0);
         wait_for("the others to have their own names", are_there);

@@ -38,6 +38,7 @@ pub use load::series;
 pub use reload::Outcome;
 pub use reload::Reader;
 pub use reload::Reloader;
+pub use workers::too_many_workers;
 pub use workers::workers;
 
 use std::sync::Arc;

@@ -20,6 +20,18 @@ pub fn workers(server: &Server) -> usize {
     server.workers.unwrap_or_else(|| suited_to(available_parallelism().map_or(1, NonZero::get)))
 }
 
+/// What is odd about their number: more than one for each CPU only take turns.
+#[must_use]
+pub fn too_many_workers(server: &Server) -> Option<String> {
+    let (workers, cpus) = (server.workers?, available_parallelism().map_or(usize::MAX, NonZero::get));
+    (workers > cpus).then(|| {
+        format!(
+            "server.workers is {workers}, more than the CPUs that this process may use ({cpus}): \
+             the threads that serve MTAs take turns, which costs time and gains nothing"
+        )
+    })
+}
+
 fn suited_to(cpus: usize) -> usize {
     (cpus / CPUS_FOR_EACH).max(1)
 }
@@ -42,5 +54,13 @@ mod tests {
     #[test]
     fn the_configuration_wins() {
         assert_eq!(workers(&Server { workers: Some(3), ..Server::default() }), 3);
+    }
+
+    #[test]
+    fn more_than_there_are_cpus_are_too_many() {
+        let told = |workers| too_many_workers(&Server { workers, ..Server::default() });
+        assert_eq!([told(None), told(Some(1))], [None, None]);
+        let many = told(Some(usize::MAX)).unwrap();
+        assert!(many.starts_with(&format!("server.workers is {}, more than the CPUs", usize::MAX)), "{many}");
     }
 }
