@@ -50,7 +50,7 @@ pub struct Server {
     /// How long open transactions may take to end when the daemon stops.
     pub drain: Duration,
     /// How many threads serve MTAs; `None`: as many as suit the machine.
-    pub workers: Option<usize>,
+    pub workers: Option<At<usize>>,
 }
 
 /// One of the endpoints to listen on.
@@ -283,7 +283,7 @@ fn name(node: Node, expected: &str, diagnostics: &mut Diagnostics) -> Option<At<
     Some(name)
 }
 
-fn workers(node: Node, diagnostics: &mut Diagnostics) -> Option<usize> {
+fn workers(node: Node, diagnostics: &mut Diagnostics) -> Option<At<usize>> {
     let error = node.expected_unquoted::<usize>("a number of threads from 1 to 1024");
     let Value::Integer(count) = node.value else {
         diagnostics.push(error);
@@ -293,7 +293,7 @@ fn workers(node: Node, diagnostics: &mut Diagnostics) -> Option<usize> {
     if count.is_none() {
         diagnostics.push(error.hint("left out, there is one for every four CPUs, which is enough for most"));
     }
-    count
+    Some(At { value: count?, place: node.place })
 }
 
 /// The path of a socket that is none of those for MTAs.

@@ -537,7 +537,7 @@ impl State {
 }
 
 fn worker_busy(registry: &Registry) -> Result<CounterVec, prometheus::Error> {
-    let about = "How long each thread that serves MTAs (server.workers) was at work";
+    let about = "How long each thread that serves MTAs (server.workers) had work to do, waiting for a CPU included";
     register(registry, CounterVec::new(Opts::new("postward_worker_busy_seconds_total", about), &["worker"])?)
 }
 

@@ -14,6 +14,7 @@ use super::identity;
 use super::listener;
 use super::notify;
 use super::upkeep;
+use super::workers::too_many_workers;
 use super::workers::workers;
 use crate::config;
 use crate::config::At;
@@ -168,6 +169,7 @@ fn look_around(config: &Config, diagnostics: &mut Diagnostics) {
         let message = format!("server.user: there is no user `{}` on this system", user.value);
         diagnostics.push(Diagnostic::warning(user.place.clone(), message));
     }
+    too_many_workers(&config.server).into_iter().for_each(|problem| diagnostics.push(problem));
     http::unusable_token(&config.http).into_iter().for_each(|problem| diagnostics.push(problem));
     let mut warn = |question: &At<Question>, _| {
         let Question::DiskFree { path, .. } = &question.value else {

@@ -272,7 +272,7 @@ fn waiting_for_a_restart(before: &Config, now: &Config, open: &Open) -> Vec<Stri
         ),
         ("server.user", value(before.server.user.as_ref()) != value(now.server.user.as_ref())),
         ("server.group", value(before.server.group.as_ref()) != value(now.server.group.as_ref())),
-        ("server.workers", before.server.workers != now.server.workers),
+        ("server.workers", value(before.server.workers.as_ref()) != value(now.server.workers.as_ref())),
         ("http.listen", ![value(before.http.listen.as_ref()), http].contains(&value(now.http.listen.as_ref()))),
         ("log.format", before.log.format != now.log.format),
         ("log.level", before.log.level != now.log.level),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use crate::config::Diagnostic;
 use crate::config::Server;
 
 /// MTAs on the same machine need the others.
@@ -17,19 +18,20 @@ const CPUS_FOR_EACH: usize = 4;
 /// As many as the configuration says, or else one for every four CPUs that this process may use.
 #[must_use]
 pub fn workers(server: &Server) -> usize {
-    server.workers.unwrap_or_else(|| suited_to(available_parallelism().map_or(1, NonZero::get)))
+    let chosen = server.workers.as_ref().map(|workers| workers.value);
+    chosen.unwrap_or_else(|| suited_to(available_parallelism().map_or(1, NonZero::get)))
 }
 
 /// What is odd about their number: more than one for each CPU only take turns.
 #[must_use]
-pub fn too_many_workers(server: &Server) -> Option<String> {
-    let (workers, cpus) = (server.workers?, available_parallelism().map_or(usize::MAX, NonZero::get));
-    (workers > cpus).then(|| {
-        format!(
-            "server.workers is {workers}, more than the CPUs that this process may use ({cpus}): \
-             the threads that serve MTAs take turns, which costs time and gains nothing"
-        )
-    })
+pub fn too_many_workers(server: &Server) -> Option<Diagnostic> {
+    let (workers, cpus) = (server.workers.as_ref()?, available_parallelism().map_or(usize::MAX, NonZero::get));
+    let message = format!(
+        "server.workers: {} threads would take turns on the CPUs that this process may use here: {cpus}",
+        workers.value
+    );
+    let hint = format!("at most {cpus}, or leave it out: then there is {}", suited_to(cpus));
+    (workers.value > cpus).then(|| Diagnostic::warning(workers.place.clone(), message).hint(hint))
 }
 
 fn suited_to(cpus: usize) -> usize {
@@ -45,6 +47,8 @@ pub(super) fn busy() -> impl Iterator<Item = Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::At;
+    use crate::config::Place;
 
     #[test]
     fn there_is_one_for_every_four_cpus_and_at_least_one() {
@@ -53,14 +57,19 @@ mod tests {
 
     #[test]
     fn the_configuration_wins() {
-        assert_eq!(workers(&Server { workers: Some(3), ..Server::default() }), 3);
+        assert_eq!(workers(&with(Some(3))), 3);
     }
 
     #[test]
     fn more_than_there_are_cpus_are_too_many() {
-        let told = |workers| too_many_workers(&Server { workers, ..Server::default() });
+        let told = |workers| too_many_workers(&with(workers)).map(|problem| problem.message);
         assert_eq!([told(None), told(Some(1))], [None, None]);
         let many = told(Some(usize::MAX)).unwrap();
-        assert!(many.starts_with(&format!("server.workers is {}, more than the CPUs", usize::MAX)), "{many}");
+        assert!(many.starts_with(&format!("server.workers: {} threads would take turns", usize::MAX)), "{many}");
+    }
+
+    fn with(workers: Option<usize>) -> Server {
+        let workers = workers.map(|value| At { value, place: Place::default() });
+        Server { workers, ..Server::default() }
     }
 }
