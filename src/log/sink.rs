@@ -181,6 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn room_is_kept_for_the_next_batch_unless_it_is_unusually_much() {
+        let mut usual = batch(&["one\n", "two\n"]);
+        let room = usual.bytes.capacity();
+        usual.clear();
+        assert!(usual.is_empty() && usual.bytes.is_empty() && usual.bytes.capacity() == room);
+        let mut much = batch(&[&"x".repeat(MOST_KEPT + 1)]);
+        much.clear();
+        assert!(much.is_empty() && much.bytes.is_empty() && much.bytes.capacity() == 0);
+    }
+
+    #[test]
     fn a_full_disk_loses_lines_and_never_joins_two() {
         let mut stream = Stream::new(Disk { held: Vec::new(), room: 7 });
         let lines = batch(&["one\n", "two two\n", "three\n"]);

@@ -1,4 +1,4 @@
-//! For each counter of replies and rules, and each bucket of durations, the last decision that was counted there, so that
+//! For each counter of replies and rules, and each bucket of durations, the decision counted there whose command came last, so that
 //! whoever sees a number can look up what it is about: `postward explain ID`, or the id in the log.
 //!
 //! Nobody waits: of two decisions that are counted at the same moment one is kept, or neither.
