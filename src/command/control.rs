@@ -55,7 +55,7 @@ fn no_socket(path: Option<&Path>) -> String {
     const KEY: &str = "`control = \"/run/postward/control.sock\"` below [server] and restart the daemon";
     let todo = match path {
         Some(_) => format!("add {KEY}"),
-        None => format!("write {DEFAULT_PATH} with {KEY}"),
+        None => format!("write {DEFAULT_PATH} with {KEY}; or name a file of your own: --config FILE"),
     };
     format!("{} has no control socket: {todo}", source_name(path))
 }
