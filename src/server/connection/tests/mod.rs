@@ -48,8 +48,13 @@ impl Lookup for Broken {
 
 pub(in crate::server) fn context(settings: &str) -> Context {
     let text = format!("{settings}\n[[rule]]\nname = \"full\"\nwhen.disk_free = {{ path = \"/\", below = \"1 B\" }}");
+    context_of(text)
+}
+
+/// With this configuration and nothing else.
+fn context_of(text: String) -> Context {
     let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
-    let policy = Policy::compile(&config, &mut diagnostics).expect("the policy is fine");
+    let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
     Context::new(&config, policy, Arc::default()).unwrap()
 }
 
@@ -283,10 +288,7 @@ async fn what_we_fail_to_judge_is_not_charged_as_refused() {
         when.disk_free = { path = "/nowhere/at/all", below = "1 B" }
     "#;
     let keys_charged = async |at: &str, said: &[&[u8]]| {
-        let text = format!("{LIMITS}\nat = \"{at}\"");
-        let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text }]);
-        let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
-        let context = Context::new(&config, policy, Arc::default()).unwrap();
+        let context = context_of(format!("{LIMITS}\nat = \"{at}\""));
         let in_force = context.in_force();
         let (_connection, output) = hears(&context, &in_force, said).await;
         let heard = String::from_utf8_lossy(&output).into_owned();

@@ -186,9 +186,7 @@ async fn feed(connection: &mut Connection<'_, Planted>, mta: &mut UnixStream, pi
 }
 
 fn policy() -> Context {
-    let (config, mut diagnostics) = Config::read(vec![Source { path: "test.toml".into(), text: POLICY.to_owned() }]);
-    let policy = Policy::compile(&config, &mut diagnostics).unwrap_or_else(|| panic!("{diagnostics}"));
-    Context::new(&config, policy, Arc::default()).unwrap()
+    context_of(POLICY.to_owned())
 }
 
 /// What an MTA may say at the end, and some that none may.
