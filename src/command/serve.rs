@@ -132,7 +132,7 @@ async fn run(config: &Config, policy: Policy, setup: Setup, path: Option<&Path>,
     let stop = signals.serve(server.reloader(), server.health(), notifier.clone());
     announce(&server, path, Handle::current().metrics().num_workers());
     if let Some(note) = server::too_many_workers(&config.server) {
-        tracing::warn!("{}", note.message);
+        tracing::warn!("{}: {}", note.message, note.hint.unwrap_or_default());
     }
     introduce(&identity, &reader);
     // Whoever waits for READY may then look where it listens.

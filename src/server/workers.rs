@@ -30,7 +30,7 @@ pub fn too_many_workers(server: &Server) -> Option<Diagnostic> {
         "server.workers: {} threads would take turns on the CPUs that this process may use here: {cpus}",
         workers.value
     );
-    let hint = format!("at most {cpus}, or leave it out: then there is {}", suited_to(cpus));
+    let hint = format!("write {cpus} or less; left out, there is one for every four CPUs");
     (workers.value > cpus).then(|| Diagnostic::warning(workers.place.clone(), message).hint(hint))
 }
 
