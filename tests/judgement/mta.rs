@@ -424,7 +424,7 @@ fn final_responses(mut out: &[u8]) -> usize {
     count
 }
 
-/// Counters whose windows never end, and what this session holds of them; `src/lookup/ledger.rs` in small.
+/// Counters whose windows never end, and what this session holds of them; `src/lookup/ledger` in small.
 struct Ledger {
     policy: Arc<policy::Policy>,
     charged: Vec<(usize, Vec<u8>, u64)>,
